@@ -1,0 +1,53 @@
+"""How many blocks a stage has at each depth, and which block.
+
+224 pixels   He et al. 2015, table 1; 200 from He et al. 2016b
+32 pixels    three stages of n blocks: depth 6n + 2 (basic) or 9n + 2 (bottleneck)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from residua.nn.blocks import BasicBlock, BottleneckBlock
+
+IMAGENET_BLOCKS: dict[int, tuple[int, int, int, int]] = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
+IMAGENET_WIDTHS = (64, 128, 256, 512)
+CIFAR_WIDTHS = (16, 32, 64)
+CIFAR_BOTTLENECKS = (164, 1001)  # He et al. 2016b, table 4
+
+
+def imagenet_stages(depth: int) -> dict[str, Any]:
+    """Return block, depths and widths of the 224-pixel network of that depth."""
+    return {
+        "block": BasicBlock if depth < 50 else BottleneckBlock,
+        "depths": IMAGENET_BLOCKS[depth],
+        "widths": IMAGENET_WIDTHS,
+        "small": False,
+    }
+
+
+def cifar_stages(depth: int) -> dict[str, Any]:
+    """Return block, depths and widths of the 32-pixel network of that depth.
+
+    >>> cifar_stages(20)["depths"], cifar_stages(164)["depths"]
+    ((3, 3, 3), (18, 18, 18))
+    """
+    bottleneck = depth in CIFAR_BOTTLENECKS
+    return {
+        "block": BottleneckBlock if bottleneck else BasicBlock,
+        "depths": ((depth - 2) // (9 if bottleneck else 6),) * 3,
+        "widths": CIFAR_WIDTHS,
+        "small": True,
+    }
+
+
+def cifar_shortcut(depth: int) -> str:
+    """Return the paper's shortcut: A (zero-padding) for basic blocks, B for bottlenecks."""
+    return "B" if depth in CIFAR_BOTTLENECKS else "A"

@@ -1,0 +1,62 @@
+"""ResNet v1: y = relu(shortcut(x) + branch(x)), the activation after the addition.
+
+He, Zhang, Ren, Sun 2015, table 1 (224-pixel pictures) and section 4.2 (32-pixel pictures, option A
+shortcuts); the bottleneck networks for 32 pixels, 164 and 1001, are the baselines of the 2016 paper.
+"""
+
+from residua.models.depths import cifar_shortcut, cifar_stages, imagenet_stages
+from residua.models.registry import register
+from residua.models.residual import residual_network
+
+PAPER = "He, Zhang, Ren, Sun 2015, Deep Residual Learning for Image Recognition"
+
+# depth: (parameters, multiply-adds) at 1000 classes and 224 pixels
+IMAGENET = {
+    18: (11_689_512, 1_814_073_344),
+    34: (21_797_672, 3_663_761_408),
+    50: (25_557_032, 4_089_184_256),
+    101: (44_549_160, 7_801_405_440),
+    152: (60_192_808, 11_513_626_624),
+    200: (64_673_832, 15_007_481_856),
+}
+
+# depth: (parameters, multiply-adds) at 10 classes and 32 pixels
+CIFAR = {
+    20: (269_722, 40_551_040),
+    32: (464_154, 68_862_592),
+    44: (658_586, 97_174_144),
+    56: (853_018, 125_485_696),
+    110: (1_727_962, 252_887_680),
+    164: (1_704_154, 247_646_720),
+    1001: (10_328_602, 1_490_995_712),
+    1202: (19_421_274, 2_829_238_912),
+}
+
+ORDER = {"preactivation": False, "plain": False}
+
+for depth, (parameters, multiply_adds) in IMAGENET.items():
+    register(
+        f"resnet{depth}",
+        residual_network,
+        family="resnet",
+        paper=PAPER,
+        parameters=parameters,
+        multiply_adds=multiply_adds,
+        input_size=224,
+        num_classes=1000,
+        preset=imagenet_stages(depth) | ORDER,
+    )
+
+for depth, (parameters, multiply_adds) in CIFAR.items():
+    register(
+        f"resnet{depth}_cifar",
+        residual_network,
+        family="resnet",
+        paper=PAPER,
+        parameters=parameters,
+        multiply_adds=multiply_adds,
+        input_size=32,
+        num_classes=10,
+        preset=cifar_stages(depth) | ORDER,
+        defaults={"shortcut": cifar_shortcut(depth)},
+    )
