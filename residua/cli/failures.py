@@ -40,14 +40,17 @@ def _describe(failure: BaseException) -> tuple[str, int]:
         return one_line(failure), failure.exit_code
     if isinstance(failure, typer.Abort) or not isinstance(failure, Exception):
         return "interrupted", INTERRUPTED
-    if hasattr(
-        failure, "format_message"
-    ):  # a usage error: typer's own class or click's, by version
-        return f"{one_line(failure.format_message())}{_hint(failure)}", 2
+    if hasattr(failure, "format_message"):  # a usage error; its class is typer's own or click's
+        return _sentence(failure.format_message()) + _hint(failure), 2
     if isinstance(failure, OSError) and failure.errno in _OF_THE_MACHINE:
         name = f": {failure.filename}" if failure.filename else ""
         return f"{one_line(failure.strerror)}{name}", 1
     return f"internal error: {type(failure).__name__}: {one_line(failure)} ({_keep(failure)})", 1
+
+
+def _sentence(text: str) -> str:
+    line = one_line(text)
+    return line if line.endswith((".", "?", "!")) else f"{line}."
 
 
 def _hint(failure: Exception) -> str:
@@ -63,7 +66,5 @@ def _keep(failure: BaseException) -> str:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as reason:
-        return (
-            f"the traceback could not be written: {one_line(reason)}; see it with RESIDUA_DEBUG=1"
-        )
+        return f"no traceback written: {one_line(reason)}; see it with RESIDUA_DEBUG=1"
     return f"traceback in {name}; see it at once with RESIDUA_DEBUG=1"

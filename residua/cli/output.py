@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+PIPE_WIDTH = 200  # columns: a table in a file or a pipe is not cut to the width of no terminal
+
 
 def is_tty() -> bool:
     """Say whether a person is looking: both output streams are a terminal."""
@@ -22,10 +24,10 @@ def is_tty() -> bool:
 
 @cache
 def console() -> Console:
-    """Return the console of results (standard output)."""
+    """Return the console of results (standard output): as wide as the terminal, wide in a pipe."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 @cache
