@@ -8,8 +8,9 @@ STAMP  := $(VENV)/.installed
 OUT    ?= runs/demo
 JOBS   ?= 2
 
-# torch first, by itself: a resolver that meets it among the other packages may settle on another build.
-TORCH  := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
+# Where a platform has no build of these versions: `make PINS= install` takes the newest it has.
+PINS   ?= -c constraints.txt
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS)
 
 # One thread a test process: many processes with many threads each are slower than either.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
@@ -23,13 +24,14 @@ help:  ## say what can be made
 
 install: $(STAMP)  ## make .venv with residua and its tools, at the pinned versions
 
+# torch first and by itself, so that no other package's wish decides which build it is.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "residua needs Python 3.11 or newer, and '$(PYTHON)' is" \
 	    "$$($(PYTHON) --version 2>&1): run 'make PYTHON=python3.12 ...' with one that is." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) torch
+	$(PIP) -e '.[dev]'
 	@touch $@
 
 demo: install  ## train on real handwritten digits and write a report

@@ -26,8 +26,6 @@ def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         def fall(as_json: bool = False) -> None:
             raise failure
 
-        fall.__annotations__ = {"as_json": bool}
-        module = ModuleType("residua.cli.fall")
         module.fall = fall  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "residua.cli.fall", module)
         monkeypatch.setitem(VERBS, "fall", "Fall.")
@@ -103,23 +101,26 @@ def test_the_whole_traceback_is_there_for_those_who_ask(
 
 
 @pytest.mark.parametrize(
-    ("args", "line"),
+    ("args", "wrong", "hint"),
     [
-        (
-            ["trian"],
-            "error: No such command 'trian'. Did you mean 'train'? Try 'residua --help'.\n",
-        ),
-        (["models", "--jsn"], "Try 'residua models --help'.\n"),
-        (["models", "a", "b"], "Try 'residua models --help'.\n"),
+        (["trian"], "'trian'", "Try 'residua --help'.\n"),
+        (["models", "--jsn"], "--jsn", "Try 'residua models --help'.\n"),
+        (["models", "a", "b"], "(b)", "Try 'residua models --help'.\n"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(
-    args: list[str], line: str, capsys: pytest.CaptureFixture[str]
+    args: list[str], wrong: str, hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = outcome(args, capsys)
     assert (code, out) == (2, "")
-    assert err.endswith(line)
+    assert wrong in err
+    assert err.endswith(hint)
     assert err.count("\n") == 1
+
+
+def test_a_mistyped_verb_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    _, _, err = outcome(["trian"], capsys)
+    assert "id you mean 'train'?" in err
 
 
 def test_a_reader_that_leaves_early_is_no_news() -> None:
