@@ -1,0 +1,125 @@
+"""Read a checkpoint file into names and tensors, whatever wrote it, and never run code from it.
+
+Formats are told apart by content: safetensors (8 bytes of header length, then JSON), PyTorch's zip
+and its older pickle stream. Pickles go through `torch.load(weights_only=True)`, which builds tensors
+and plain containers only; any other global in the file is refused by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from residua.errors import BadInput
+
+ZIP_MAGIC = b"PK\x03\x04"
+PICKLE_MAGIC = b"\x80"  # the PROTO opcode, which opens PyTorch's older format
+EXPECTED = "expected a PyTorch (.pth) or safetensors file of weights"
+
+# Where trainers put the weights in what they save; averaged weights first, as timm prefers them.
+WRAPPERS = ("model_ema", "state_dict_ema", "state_dict", "model")
+# What DistributedDataParallel, torch.compile and Lightning put before every name.
+PREFIXES = ("module.", "_orig_mod.", "model.")
+COUNTER = "n_averaged"  # torch.optim.swa_utils.AveragedModel's own buffer
+
+
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """Return the state dict in a checkpoint, under the names of whoever wrote it.
+
+    Reads safetensors and what `torch.save` writes (a state dict, or one under "state_dict", "model"
+    or an averaged "model_ema"), whatever the file is called; drops the prefixes "module.",
+    "_orig_mod." and "model.". Tensors are memory-mapped where the format allows it.
+
+    Raises BadInput, in one line that names the file: missing, empty, truncated, not a checkpoint,
+    or a pickle that would run code (with the name of what it would call).
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
+    if size == 0:
+        raise BadInput(f"{path} is empty (0 bytes): {EXPECTED}")
+    content = _read_safetensors(path) if start[8:9] == b"{" else _read_torch(path, start)
+    return strip_prefixes(_tensors(path, _unwrap(content)))
+
+
+def strip_prefixes(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Drop the prefixes of wrappers that all names share, however many are nested."""
+    state = dict(state)
+    while shared := [p for p in PREFIXES if state and all(name.startswith(p) for name in state)]:
+        state = {name.removeprefix(shared[0]): tensor for name, tensor in state.items()}
+    return state
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, struct.error) as error:
+        raise BadInput(f"{path} is a truncated or damaged safetensors file ({error})") from error
+
+
+def _read_torch(path: Path, start: bytes) -> Any:
+    zipped = start.startswith(ZIP_MAGIC)
+    # torchvision's and timm's training scripts save their command line beside the weights; a
+    # Namespace is attributes and nothing else.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
+        except pickle.UnpicklingError as error:
+            raise BadInput(_refusal(path, start, str(error))) from error
+        except Exception as error:  # a damaged file fails in as many ways as it has bytes
+            raise BadInput(_refusal(path, start, "")) from error
+
+
+def _refusal(path: Path, start: bytes, reason: str) -> str:
+    """Say in one line why torch.load took no weights from a file."""
+    blocked = re.search(r"GLOBAL (\S+)|class (\S+)|function (\S+)", reason)
+    if "nsupported" in reason and blocked:
+        name = next(group for group in blocked.groups() if group)
+        return (
+            f"{path} would run code when loaded: it calls {name}, which is not allowed;"
+            " expected a state dict of tensors (torch.save(model.state_dict(), ...))"
+        )
+    if start.startswith((ZIP_MAGIC, PICKLE_MAGIC)):
+        return f"{path} is truncated, damaged, or not a checkpoint: {EXPECTED}"
+    return f"{path} is not a checkpoint (it begins with {start!r}): {EXPECTED}"
+
+
+def _unwrap(content: Any) -> Any:
+    """Take the weights out of a training checkpoint."""
+    while isinstance(content, Mapping):
+        inner = [content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)]
+        if not inner:
+            break
+        content = inner[0]
+    return content
+
+
+def _tensors(path: Path, content: Any) -> dict[str, torch.Tensor]:
+    """Return the content as names and dense tensors, or say what it is instead."""
+    if not isinstance(content, Mapping):
+        raise BadInput(f"{path} holds a {type(content).__name__}, not a state dict: {EXPECTED}")
+    state: dict[str, torch.Tensor] = {}
+    for name, tensor in content.items():
+        if not (isinstance(name, str) and isinstance(tensor, torch.Tensor)):
+            kind = type(tensor).__name__
+            raise BadInput(f"{path} holds a {kind} under {name!r} where a state dict has tensors")
+        if tensor.is_quantized or tensor.layout != torch.strided:
+            raise BadInput(f"{path}: {name} is a quantised or sparse tensor, expected a dense one")
+        state[name] = tensor
+    state.pop(COUNTER, None)
+    if not state:
+        raise BadInput(f"{path} holds no weights: {EXPECTED}")
+    return state
