@@ -8,9 +8,10 @@ and plain containers only; any other global in the file is refused by name.
 from __future__ import annotations
 
 import argparse
-import pickle
+import pickletools
 import re
 import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,28 +74,48 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 def _read_torch(path: Path, start: bytes) -> Any:
     zipped = start.startswith(ZIP_MAGIC)
     # torchvision's and timm's training scripts save their command line beside the weights; a
-    # Namespace is attributes and nothing else.
-    with torch.serialization.safe_globals([argparse.Namespace]):
+    # Namespace is attributes and nothing else. What torch warns of, the error below says in one line.
+    with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
-        except pickle.UnpicklingError as error:
-            raise BadInput(_refusal(path, start, str(error))) from error
         except Exception as error:  # a damaged file fails in as many ways as it has bytes
-            raise BadInput(_refusal(path, start, "")) from error
+            raise BadInput(_refusal(path, start, str(error))) from error
 
 
 def _refusal(path: Path, start: bytes, reason: str) -> str:
     """Say in one line why torch.load took no weights from a file."""
-    blocked = re.search(r"GLOBAL (\S+)|class (\S+)|function (\S+)", reason)
-    if "nsupported" in reason and blocked:
-        name = next(group for group in blocked.groups() if group)
+    blocked = re.search(r"[Uu]nsupported .*?GLOBAL (\S+)", reason)
+    called = blocked[1] if blocked else _foreign_global(path, start)
+    if called is not None:
         return (
-            f"{path} would run code when loaded: it calls {name}, which is not allowed;"
+            f"{path} would run code when loaded: it calls {called}, which is not allowed;"
             " expected a state dict of tensors (torch.save(model.state_dict(), ...))"
         )
+    if "TorchScript" in reason:
+        return f"{path} is a TorchScript program, which is code: expected a state dict of tensors"
     if start.startswith((ZIP_MAGIC, PICKLE_MAGIC)):
         return f"{path} is truncated, damaged, or not a checkpoint: {EXPECTED}"
     return f"{path} is not a checkpoint (it begins with {start!r}): {EXPECTED}"
+
+
+def _foreign_global(path: Path, start: bytes) -> str | None:
+    """Return the first name outside torch that a bare pickle of protocol 4 or 5 would import.
+
+    torch's own reader stops at such a pickle without naming it; this only lists its instructions.
+    """
+    if not start.startswith((b"\x80\x04", b"\x80\x05")):
+        return None
+    strings = ["", ""]
+    try:
+        for opcode, argument, _ in pickletools.genops(path.read_bytes()):
+            if opcode.name.endswith("UNICODE") or opcode.name.endswith("UNICODE8"):
+                strings = [strings[-1], str(argument)]
+            elif opcode.name == "STACK_GLOBAL" and strings[0].split(".")[0] != "torch":
+                return ".".join(strings)
+    except ValueError:  # truncated: the caller says so
+        return None
+    return None
 
 
 def _unwrap(content: Any) -> Any:
@@ -110,12 +131,12 @@ def _unwrap(content: Any) -> Any:
 def _tensors(path: Path, content: Any) -> dict[str, torch.Tensor]:
     """Return the content as names and dense tensors, or say what it is instead."""
     if not isinstance(content, Mapping):
-        raise BadInput(f"{path} holds a {type(content).__name__}, not a state dict: {EXPECTED}")
+        raise BadInput(f"{path} is of type {type(content).__name__}, not a state dict: {EXPECTED}")
     state: dict[str, torch.Tensor] = {}
     for name, tensor in content.items():
         if not (isinstance(name, str) and isinstance(tensor, torch.Tensor)):
             kind = type(tensor).__name__
-            raise BadInput(f"{path} holds a {kind} under {name!r} where a state dict has tensors")
+            raise BadInput(f"{path}: {name!r} is of type {kind}, where a state dict has tensors")
         if tensor.is_quantized or tensor.layout != torch.strided:
             raise BadInput(f"{path}: {name} is a quantised or sparse tensor, expected a dense one")
         state[name] = tensor
