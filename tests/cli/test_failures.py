@@ -23,9 +23,10 @@ def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     """Run a verb that raises what it is given; return exit code, standard output and error."""
 
     def run(failure: BaseException, *args: str) -> tuple[int, str, str]:
-        def fall(as_json: bool = False) -> None:
+        def fall() -> None:
             raise failure
 
+        module = ModuleType("residua.cli.fall")
         module.fall = fall  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "residua.cli.fall", module)
         monkeypatch.setitem(VERBS, "fall", "Fall.")
