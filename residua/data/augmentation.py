@@ -284,7 +284,10 @@ def resized_crop_boxes(heights: Ints, widths: Ints, how: Augmentation, draws: Dr
 
 
 def crop_resize(picture: Picture, box: Sequence[float], size: int) -> Picture:
-    """Resize the box (top, bottom, left, right) of a picture to (size, size, C), antialiased bilinear."""
+    """Resize the box (top, bottom, left, right) of a picture to (size, size, C), antialiased bilinear.
+
+    Pillow's filter also sees the pixels just outside of the box, where the picture has any.
+    """
     top, bottom, left, right = box
     grey = picture.shape[2] == 1
     image = Image.fromarray(np.ascontiguousarray(picture[:, :, 0] if grey else picture))

@@ -122,6 +122,8 @@ class Batches:
         self.resident = self._is_resident(resident)
         self._loader: DataLoader[Any] | None = None
         self._order = functools.lru_cache(maxsize=2)(self._permutation)
+        if train:  # what cannot work says so now, in one line, rather than from inside a worker
+            self._pictures(0, self.indices(0)[:1], np.zeros(1, np.int64), size, resident=False)
 
     def _check(self) -> None:
         n = len(self.store)
@@ -136,8 +138,8 @@ class Batches:
             raise BadInput(f"rank={self.rank}: expected one of 0 .. {self.world - 1}")
         if self.train and self._global_batch < self.world:
             raise BadInput(
-                f"batch_size={self.batch_size}: {n} pictures cannot give each of {self.world} "
-                "processes one in every step"
+                f"batch_size={self.batch_size} of {n} pictures: expected at least one for each of "
+                f"the {self.world} processes"
             )
         if self.store.uniform:
             shape = self.store.pixels.shape
@@ -211,9 +213,7 @@ class Batches:
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step, made in this process."""
-        epoch, index, repeat = self._chosen(step)
-        pictures = self._pictures(epoch, index, repeat, self.size, resident=self.resident)
-        return self._finish(pictures, index)
+        return next(self._direct(range(step, step + 1), self.size))
 
     def _finish(self, pictures: torch.Tensor, index: Ints) -> Batch:
         labels = torch.from_numpy(self.labels[index])
@@ -235,7 +235,7 @@ class Batches:
         if resident:
             pictures = self._on_device.index_select(0, torch.from_numpy(index).to(self.device))
         elif self.store.uniform and self.augmentation.random_resized_crop is None:
-            pictures = torch.from_numpy(np.take(self.store.pixels, index, axis=0))
+            pictures = torch.from_numpy(np.take(np.asarray(self.store.pixels), index, axis=0))
         else:
             pictures = self._fitted(draws, size)
         return resize(augment(pictures, self.augmentation, draws), size)
@@ -250,8 +250,6 @@ class Batches:
         else:
             boxes = [centre_box(p.shape[0], p.shape[1], self.crop_ratio) for p in found]
         fitted = [crop_resize(p, box, size) for p, box in zip(found, boxes, strict=True)]
-        if not fitted:
-            return torch.empty((0, size, size, 1), dtype=torch.uint8)
         return torch.from_numpy(np.stack(fitted))
 
     # -- over many steps -------------------------------------------------------------------------------
@@ -260,20 +258,21 @@ class Batches:
         """Yield the batches of steps start .. stop-1 (stop None: to the end of start's epoch)."""
         if stop is None:
             stop = (start // max(self.steps_per_epoch, 1) + 1) * self.steps_per_epoch
-        steps = [(step, self.size) for step in range(start, stop)]
-        return self._worked(steps) if self.workers else self._direct(steps)
+        steps = range(start, stop)
+        return (self._worked if self.workers else self._direct)(steps, self.size)
 
-    def _direct(self, steps: list[tuple[int, int]]) -> Iterator[Batch]:
-        for step, size in steps:
+    def _direct(self, steps: range, size: int) -> Iterator[Batch]:
+        for step in steps:
             epoch, index, repeat = self._chosen(step)
             yield self._finish(
                 self._pictures(epoch, index, repeat, size, resident=self.resident), index
             )
 
-    def _worked(self, steps: list[tuple[int, int]]) -> Iterator[Batch]:
+    def _worked(self, steps: range, size: int) -> Iterator[Batch]:
         # Workers stay between iterations. A second iterator beside a running one gets its own.
         loader, self._loader = self._loader or self._new_loader(), None
-        cast(_Steps, loader.sampler).steps = steps
+        sampler = cast(_Steps, loader.sampler)
+        sampler.steps, sampler.size = steps, size
         for pictures, index in loader:
             yield self._finish(pictures, index.numpy())
         self._loader = loader
@@ -316,10 +315,10 @@ class _Steps(Sampler[tuple[int, int]]):
     """The (step, size) pairs that the workers are to make; set before each iteration."""
 
     def __init__(self) -> None:
-        self.steps: list[tuple[int, int]] = []
+        self.steps, self.size = range(0), 0
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter(self.steps)
+        return ((step, self.size) for step in self.steps)
 
     def __len__(self) -> int:
         return len(self.steps)
