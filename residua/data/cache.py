@@ -85,7 +85,7 @@ class PixelStore:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self.path is not None:
-            self.pixels = np.load(self.path / "pixels.npy", mmap_mode="r")
+            self.pixels = _map(self.path)
 
 
 class _Fit(NamedTuple):
@@ -121,6 +121,8 @@ def store(
     ready = _as_it_is(split, fit)
     if ready is not None:
         return PixelStore(ready)
+    if len(split) == 0:
+        return _in_memory(split, fit, progress, "")  # an empty file cannot be mapped
     folder = default_folder() if folder is None else folder
     entry = folder / f"pixels-{_key(split, fit)}"
     found = _open(entry, len(split), fit)
@@ -209,10 +211,15 @@ def _key(split: Split, fit: _Fit) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def _map(entry: Path) -> Pixels:
+    # As a plain array over the map: indexing an np.memmap takes several times as long.
+    return np.asarray(np.load(entry / "pixels.npy", mmap_mode="r"))
+
+
 def _open(entry: Path, count: int, fit: _Fit) -> PixelStore | None:
     """Map an entry; None where there is none, or what is there is damaged."""
     try:
-        pixels = np.load(entry / "pixels.npy", mmap_mode="r")
+        pixels = _map(entry)
         shapes = None if fit.uniform else np.load(entry / "shapes.npy")
     except (OSError, ValueError, EOFError):
         return None
@@ -239,7 +246,8 @@ def _write(entry: Path, split: Split, fit: _Fit, progress: Progress | None) -> N
             with (aside / "shapes.npy").open("wb") as file:
                 np.save(file, shapes)
                 _flush(file.fileno(), file.flush)
-        _put_in_place(aside, entry)
+        aside.chmod(0o755)  # mkdtemp makes it private; a cache may be shared
+        _put_in_place(aside, entry, len(split), fit)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -277,14 +285,15 @@ def _flush(descriptor: int, flush: Callable[[], object]) -> None:
     os.fsync(descriptor)
 
 
-def _put_in_place(aside: Path, entry: Path) -> None:
+def _put_in_place(aside: Path, entry: Path, count: int, fit: _Fit) -> None:
     try:
         aside.rename(entry)
     except OSError:
+        if _open(entry, count, fit) is not None:
+            return  # another process has written the same pictures meanwhile
         if not entry.exists():
             raise
-        # Either another process has just written the same entry, or a damaged one lies there.
-        shutil.rmtree(entry, ignore_errors=True)
+        shutil.rmtree(entry)  # a damaged one
         aside.rename(entry)
 
 
@@ -308,7 +317,7 @@ def _in_memory(split: Split, fit: _Fit, progress: Progress | None, note: str) ->
             f"{note}, and {need / 1e9:.1f} GB do not fit in memory; "
             "set RESIDUA_CACHE to a folder with room"
         )
-    note = f"{note}: the pictures are kept in memory"
+    note = f"{note}: the pictures are kept in memory" if note else ""
     if fit.uniform:
         pixels = np.empty((len(split), fit.size, fit.size, fit.channels), np.uint8)
         done = 0
@@ -354,6 +363,11 @@ def _decoded(split: Split, fit: _Fit, progress: Progress | None) -> Iterator[lis
         raise BadInput(faults[0])
     if faults:
         raise BadInput(f"{len(faults):,} pictures cannot be read: {some(faults)}")
+
+
+def fitted(split: Split, i: int, *, size: int, channels: int, uniform: bool) -> Pixels:
+    """Return picture `i` of a split decoded as `store` would keep it."""
+    return _fitted(split, i, _Fit(size, channels, uniform))
 
 
 def _fitted(split: Split, i: int, fit: _Fit) -> Pixels:

@@ -57,6 +57,8 @@ def load(path: str | Path, channels: int, short_side: int | None = None) -> Imag
         raise BadInput(
             f"{shown(path)}: has more than {MAX_PIXELS:,} pixels; expected a smaller picture"
         ) from None
+    except PermissionError:
+        raise BadInput(f"{shown(path)}: permission denied") from None
     except Exception as error:  # decoders raise nearly anything on a damaged file
         raise BadInput(f"{shown(path)}: cannot be decoded ({_reason(error)})") from None
 

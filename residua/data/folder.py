@@ -20,6 +20,7 @@ from residua.data.naming import natural_key, natural_sort, shown, some
 from residua.data.pictures import Source, Split
 from residua.errors import BadInput
 
+_ORDER = ("train", "val", "test")
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -48,7 +49,7 @@ def read(root: Path) -> Source:
         _refuse_flat(root, folders)
         builder.add_classes(root, None)
     else:
-        for split, folder in parts.items():
+        for split, folder in sorted(parts.items(), key=lambda part: _ORDER.index(part[0])):
             _refuse_flat(folder, _folders(folder))
             builder.add_classes(folder, split)
         ignored = [f.name for f in folders if f not in parts.values()]
@@ -112,7 +113,7 @@ class _Builder:
         given = None
         if splits:
             column = np.array([split for _, _, split in self.rows])
-            given = {s: np.flatnonzero(column == s) for s in ("train", "val", "test")}
+            given = {s: np.flatnonzero(column == s) for s in _ORDER}
             given = {s: index for s, index in given.items() if len(index)}
         name = self.root.name or "pictures"
         return Source(name, os.fspath(self.root), classes, pictures, given, self.notes)
@@ -200,7 +201,7 @@ def _list_class(folder: Path) -> _Listing:
                     listing.strangers.append(name)
                 elif entry.is_dir():
                     waiting.append((entry.path, name + "/"))
-                elif is_picture(entry.name):
+                elif is_picture(entry.name) and entry.is_file():  # no pipe, no dangling link
                     listing.files.append(name)
                 else:
                     listing.strangers.append(name)

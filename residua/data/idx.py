@@ -12,6 +12,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ from residua.data.pictures import Source, Split
 from residua.errors import BadInput
 
 _BYTES = 0x08  # the only type that pictures and labels come in
-_LARGEST = 1 << 36  # values; more is a damaged header
+_CHUNK = 1 << 26  # bytes; a damaged header may announce more than there is memory
 _TRAIN, _TEST = ("train",), ("t10k", "test")
 
 DIGIT_CLASSES = tuple(str(i) for i in range(10))
@@ -109,13 +110,21 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
                 raise BadInput(f"{where}: ends within its header")
             shape = struct.unpack(f">{magic[3]}I", sizes)
             count = math.prod(shape)
-            values = file.read(min(count, _LARGEST) + 1)
+            values = _read_up_to(file, count + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise BadInput(f"{where}: cannot be read ({error}); get it again") from None
     if len(values) != count:
         found = f"{len(values):,}" if len(values) < count else "more"
         raise BadInput(f"{where}: its header announces {count:,} values but it holds {found}")
     return np.frombuffer(values, np.uint8).reshape(shape)
+
+
+def _read_up_to(file: IO[bytes], count: int) -> bytes:
+    parts = []
+    while count > 0 and (part := file.read(min(count, _CHUNK))):
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
 
 
 def _find(path: Path, what: str, split: tuple[str, ...]) -> Path | None:

@@ -215,6 +215,7 @@ def _save(file: Path, found: Scan) -> None:
                     errors=np.array(json.dumps(found.errors)),
                     thorough=np.array(found.thorough),
                 )
+            Path(aside).chmod(0o644)  # mkstemp makes it private; a cache may be shared
             Path(aside).replace(file)
         finally:
             Path(aside).unlink(missing_ok=True)
