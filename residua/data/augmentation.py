@@ -25,26 +25,19 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from PIL import Image
 
-from residua.data.counter import Draws, Floats, Ints
+from residua.data.boxes import cutout_boxes, erasing_boxes
+from residua.data.counter import Drawn, Draws, Floats, Ints
 from residua.errors import BadInput
 
 Picture = NDArray[np.uint8]  # (H, W, C)
 Flags = NDArray[np.bool_]
-
-# Names of draws. A number is never given to something else: recorded runs would change.
-_CROP_Y, _CROP_X, _FLIP, _CUTOUT_Y, _CUTOUT_X, _RANDAUGMENT = range(6)
-_ERASE, _ERASE_BOX, _RESIZED_CROP = 6, 100, 200  # the boxes take 4 draws an attempt
-
-_ATTEMPTS = 10  # at a box that fits into the picture; as torchvision and timm
-_ERASE_AREA = (0.02, 0.33)  # torchvision's defaults for Zhong's s_l, s_h and r_1
-_ERASE_ASPECT = (0.3, 1 / 0.3)
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """What is done to each training picture; the defaults do nothing.
 
-    `crop_padding`, `cutout` are in pixels of the delivered store; `fill` is the uint8 value, one or one
+    `crop_padding`, `cutout` are in pixels, before `Batches.set_size` shrinks any; `fill` is the uint8 value, one or one
     for each channel, of padding and of erased parts. `randaugment` is (n, m) with m of 30 as in Cubuk et
     al.; timm counts to 10, so its "m7" is (2, 21) here. `mixup` and `cutmix` are the alpha of their Beta
     distribution (0: off) and are done by `mix`, after normalisation. Raises BadInput naming the key.
@@ -103,9 +96,9 @@ def augment(pictures: torch.Tensor, how: Augmentation, draws: Draws) -> torch.Te
     if how.crop_padding or how.flip:
         pad = how.crop_padding
         still = np.zeros(len(draws), dtype=np.int64)
-        top = draws.integers(_CROP_Y, 2 * pad + 1) if pad else still
-        left = draws.integers(_CROP_X, 2 * pad + 1) if pad else still
-        flip = draws.uniform(_FLIP) < 0.5 if how.flip else still > 0
+        top = draws.integers(Drawn.CROP_Y, 2 * pad + 1) if pad else still
+        left = draws.integers(Drawn.CROP_X, 2 * pad + 1) if pad else still
+        flip = draws.uniform(Drawn.FLIP) < 0.5 if how.flip else still > 0
         pictures = crop_flip(pictures, top, left, flip, pad, how.padding_mode, how.fill)
     if how.randaugment:
         pictures = _randaugment(pictures, *how.randaugment, draws)
@@ -138,21 +131,39 @@ def crop_flip(
             f"augmentation.crop_padding={padding}: a reflected padding must be smaller than the "
             f"picture, which is {width} x {height}"
         )
-    padded = _pad(pictures, padding, mode, fill) if padding else pictures
-    cut = _cut_on_cpu if pictures.device.type == "cpu" else _cut
-    return cut(padded, top, left, flip, height, width)
+    value = _fill_value(fill, pictures)
+    if pictures.device.type == "cpu":
+        return _crop_flip_on_cpu(pictures, top, left, flip, padding, mode, value)
+    return _crop_flip(pictures, top, left, flip, padding, mode, value)
 
 
-def _cut_on_cpu(
-    padded: torch.Tensor, top: Ints, left: Ints, flip: Flags, height: int, width: int
+def _crop_flip_on_cpu(
+    pictures: torch.Tensor,
+    top: Ints,
+    left: Ints,
+    flip: Flags,
+    padding: int,
+    mode: str,
+    fill: torch.Tensor,
 ) -> torch.Tensor:
-    """Copy windows as blocks, then mirror pixel by pixel, in numpy and on one thread.
+    """Copy windows as blocks, then mirror whole pixels: in numpy, on one thread.
 
     Near the speed of memory, and it does not wait for OpenMP's other threads, which on a busy machine
     costs a hundred times the work.
     """
-    batch, tall, wide, channels = padded.shape
-    lines = padded.contiguous().numpy().reshape(batch, tall, wide * channels)
+    batch, height, width, channels = pictures.shape
+    inner = (slice(None), slice(padding, padding + height), slice(padding, padding + width))
+    tall, wide = height + 2 * padding, width + 2 * padding
+    if mode == "reflect":
+        edges = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+        padded = np.pad(pictures.numpy(), edges, mode="reflect")
+    elif padding:
+        padded = np.empty((batch, tall, wide, channels), np.uint8)
+        padded[...] = fill.numpy()
+        padded[inner] = pictures.numpy()
+    else:
+        padded = pictures.numpy()
+    lines = padded.reshape(batch, tall, wide * channels)
     windows = sliding_window_view(lines, (height, width * channels), axis=(1, 2))
     out = windows[np.arange(batch), top, left * channels]  # (B, H, W C), the one gather
     pixels = out.view(f"V{channels}")  # (B, H, W) of whole pixels
@@ -160,16 +171,31 @@ def _cut_on_cpu(
     return torch.from_numpy(out.reshape(batch, height, width, channels))
 
 
-def _cut(
-    padded: torch.Tensor, top: Ints, left: Ints, flip: Flags, height: int, width: int
+def _crop_flip(
+    pictures: torch.Tensor,
+    top: Ints,
+    left: Ints,
+    flip: Flags,
+    padding: int,
+    mode: str,
+    fill: torch.Tensor,
 ) -> torch.Tensor:
     """Gather whole rows, then the bytes within them: the same bits as above on any device."""
-    batch, tall, wide, channels = padded.shape
-    device = padded.device
-    rows = np.arange(height) + top[:, None] + np.arange(batch)[:, None] * tall  # (B, H)
+    batch, height, width, channels = pictures.shape
+    device = pictures.device
+    rows = np.arange(height) + top[:, None]  # (B, H), in the padded picture
     columns = np.arange(width) + left[:, None]  # (B, W)
     columns = np.where(flip[:, None], columns[:, ::-1], columns)
-    lines = padded.reshape(batch * tall, wide * channels)
+    if mode == "reflect":
+        rows, columns = _reflect(rows - padding, height), _reflect(columns - padding, width)
+    elif padding:
+        shape = (batch, height + 2 * padding, width + 2 * padding, channels)
+        padded = fill.expand(shape).contiguous()
+        padded[:, padding : padding + height, padding : padding + width] = pictures
+        pictures = padded
+    tall, wide = pictures.shape[1:3]
+    rows = rows + np.arange(batch)[:, None] * tall
+    lines = pictures.reshape(batch * tall, wide * channels)
     lines = lines.index_select(0, torch.from_numpy(rows.ravel()).to(device))
     pixels = torch.from_numpy(columns * channels).to(device)[:, :, None]  # (B, W, 1)
     places = (pixels + torch.arange(channels, device=device)).view(batch, 1, width * channels)
@@ -178,20 +204,10 @@ def _cut(
     return cropped.view(batch, height, width, channels)
 
 
-def _pad(
-    pictures: torch.Tensor, padding: int, mode: str, fill: int | Sequence[int]
-) -> torch.Tensor:
-    batch, height, width, channels = pictures.shape
-    shape = (batch, height + 2 * padding, width + 2 * padding, channels)
-    padded = _fill_value(fill, pictures).expand(shape).contiguous()
-    padded[:, padding : padding + height, padding : padding + width] = pictures
-    if mode == "reflect":
-        for axis, size in ((1, height), (2, width)):  # the border itself is not repeated
-            mirrored = padded.narrow(axis, padding + 1, padding).flip(axis)
-            padded.narrow(axis, 0, padding).copy_(mirrored)
-            mirrored = padded.narrow(axis, size - 1, padding).flip(axis)
-            padded.narrow(axis, padding + size, padding).copy_(mirrored)
-    return padded
+def _reflect(places: Ints, size: int) -> Ints:
+    """Mirror places of -size < p < 2 size - 1 into 0 .. size-1; the border is not repeated."""
+    mirrored: Ints = (size - 1) - np.abs(size - 1 - np.abs(places))
+    return mirrored
 
 
 def _fill_value(fill: int | Sequence[int], pictures: torch.Tensor) -> torch.Tensor:
@@ -201,9 +217,6 @@ def _fill_value(fill: int | Sequence[int], pictures: torch.Tensor) -> torch.Tens
             f"augmentation.fill={fill!r}: expected one value, or {pictures.shape[3]}, one a channel"
         )
     return value
-
-
-# -- rectangles: (B, 4) of top, bottom, left, right; empty where bottom <= top ------------------------
 
 
 def fill_boxes(pictures: torch.Tensor, boxes: Ints, fill: int | Sequence[int]) -> torch.Tensor:
@@ -217,70 +230,7 @@ def fill_boxes(pictures: torch.Tensor, boxes: Ints, fill: int | Sequence[int]) -
     return torch.where(rows & columns, _fill_value(fill, pictures), pictures)
 
 
-def cutout_boxes(height: int, width: int, side: int, draws: Draws) -> Ints:
-    """Return squares of `side` pixels around a uniform centre, clipped at the border (B, 4)."""
-    top = draws.integers(_CUTOUT_Y, height) - side // 2
-    left = draws.integers(_CUTOUT_X, width) - side // 2
-    return np.stack([top, top + side, left, left + side], axis=1)
-
-
-def erasing_boxes(height: int, width: int, probability: float, draws: Draws) -> Ints:
-    """Return Zhong's rectangles, empty where a picture is left alone (B, 4).
-
-    They are filled with a constant: Zhong's RE-M rather than his RE-R, at nearly its accuracy.
-    """
-    sizes = (np.full(len(draws), height), np.full(len(draws), width))
-    boxes, fits = _boxes(*sizes, _ERASE_AREA, _ERASE_ASPECT, draws, _ERASE_BOX)
-    keep = fits & (draws.uniform(_ERASE) < probability)
-    return np.where(keep[:, None], boxes, 0)
-
-
-def _boxes(
-    heights: Ints,
-    widths: Ints,
-    area: tuple[float, float],
-    aspect: tuple[float, float],
-    draws: Draws,
-    first_draw: int,
-) -> tuple[Ints, Flags]:
-    """Draw each picture's box until one fits: boxes (B, 4), and which fitted (B,)."""
-    boxes = np.zeros((len(draws), 4), dtype=np.int64)
-    found = np.zeros(len(draws), dtype=bool)
-    for attempt in range(_ATTEMPTS):
-        draw = first_draw + 4 * attempt
-        share = area[0] + (area[1] - area[0]) * draws.uniform(draw)
-        low, high = np.log(aspect[0]), np.log(aspect[1])
-        ratio = np.exp(low + (high - low) * draws.uniform(draw + 1))  # width / height
-        target = share * heights * widths
-        tall = np.rint(np.sqrt(target / ratio)).astype(np.int64)
-        wide = np.rint(np.sqrt(target * ratio)).astype(np.int64)
-        fits = (tall > 0) & (wide > 0) & (tall <= heights) & (wide <= widths)
-        top = draws.integers(draw + 2, np.maximum(heights - tall + 1, 1))
-        left = draws.integers(draw + 3, np.maximum(widths - wide + 1, 1))
-        new = fits & ~found
-        boxes[new] = np.stack([top, top + tall, left, left + wide], axis=1)[new]
-        found |= fits
-        if found.all():
-            break
-    return boxes, found
-
-
 # -- picture by picture -------------------------------------------------------------------------------
-
-
-def resized_crop_boxes(heights: Ints, widths: Ints, how: Augmentation, draws: Draws) -> Ints:
-    """Return the boxes (B, 4) of a random resized crop; the largest allowed centre where none fits."""
-    if how.random_resized_crop is None:
-        raise ValueError("this augmentation has no random resized crop")
-    boxes, found = _boxes(
-        heights, widths, how.random_resized_crop, how.aspect, draws, _RESIZED_CROP
-    )
-    narrow, wide = how.aspect
-    tall = np.minimum(heights, np.maximum(np.rint(widths / narrow).astype(np.int64), 1))
-    broad = np.minimum(widths, np.maximum(np.rint(heights * wide).astype(np.int64), 1))
-    top, left = (heights - tall) // 2, (widths - broad) // 2
-    centre = np.stack([top, top + tall, left, left + broad], axis=1)
-    return np.where(found[:, None], boxes, centre)
 
 
 def crop_resize(picture: Picture, box: Sequence[float], size: int) -> Picture:
@@ -295,13 +245,6 @@ def crop_resize(picture: Picture, box: Sequence[float], size: int) -> Picture:
         image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
     )
     return out[:, :, None] if grey else out
-
-
-def centre_box(height: int, width: int, ratio: float) -> tuple[float, float, float, float]:
-    """Return the centred square of `ratio` times the short side: top, bottom, left, right."""
-    side = min(height, width) * ratio
-    top, left = (height - side) / 2, (width - side) / 2
-    return (top, top + side, left, left + side)
 
 
 @functools.lru_cache(maxsize=4)
@@ -328,7 +271,7 @@ def _randaugment(pictures: torch.Tensor, n: int, m: int, draws: Draws) -> torch.
     planes = pictures.cpu().permute(0, 3, 1, 2)
     planes = planes.expand(-1, 3, -1, -1) if channels == 1 else planes  # its colour needs three
     out = torch.empty(pictures.shape, dtype=torch.uint8)
-    seeds = (draws.bits(_RANDAUGMENT) >> np.uint64(1)).tolist()
+    seeds = (draws.bits(Drawn.RANDAUGMENT) >> np.uint64(1)).tolist()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for k, seed in enumerate(seeds):
             torch.default_generator.manual_seed(seed)

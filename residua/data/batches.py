@@ -21,13 +21,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from residua.data.augmentation import (
-    Augmentation,
-    augment,
-    centre_box,
-    crop_resize,
-    resized_crop_boxes,
-)
+from residua.data.augmentation import Augmentation, augment, crop_resize
+from residua.data.boxes import centre_box, resized_crop_boxes
 from residua.data.counter import Draws, Ints, permutation
 from residua.errors import BadInput
 
@@ -243,10 +238,12 @@ class Batches:
     def _fitted(self, draws: Draws, size: int) -> torch.Tensor:
         """Cut and resize one picture after the other: random resized crops, or centred squares."""
         found = [np.asarray(self.store[int(i)]) for i in draws.index]
-        if self.augmentation.random_resized_crop is not None:
+        how = self.augmentation
+        if how.random_resized_crop is not None:
             heights = np.array([p.shape[0] for p in found], dtype=np.int64)
             widths = np.array([p.shape[1] for p in found], dtype=np.int64)
-            boxes = resized_crop_boxes(heights, widths, self.augmentation, draws).tolist()
+            area = how.random_resized_crop
+            boxes = resized_crop_boxes(heights, widths, area, how.aspect, draws).tolist()
         else:
             boxes = [centre_box(p.shape[0], p.shape[1], self.crop_ratio) for p in found]
         fitted = [crop_resize(p, box, size) for p, box in zip(found, boxes, strict=True)]
@@ -359,7 +356,7 @@ def to_input(
     std: torch.Tensor,
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
-    """Return (x / 255 - mean) / std, as one multiply-add: float (B, C, H, W), channels last.
+    """Return (x / 255 - mean) / std, as a multiply-add: float (B, C, H, W), channels last.
 
     pictures uint8 (B, H, W, C); mean, std (C,) of pixels in 0 .. 1. The result's strides are those of
     (B, H, W, C) for every C, also for one channel, where torch alone would call any layout right.
@@ -370,6 +367,12 @@ def to_input(
     # Lines of W x C numbers: five times faster than to broadcast over C numbers at a time.
     scale = (1 / (255 * std)).repeat(width)
     shift = (-mean / std).repeat(width)
-    lines = pictures.reshape(batch, height, width * channels).float()
-    lines = torch.addcmul(shift, lines, scale, out=lines)
+    lines = pictures.reshape(batch, height, width * channels)
+    if pictures.device.type == "cpu":  # on one thread: see augmentation._crop_flip_on_cpu
+        numbers = lines.numpy().astype(np.float32)
+        numbers *= scale.numpy()
+        numbers += shift.numpy()
+        lines = torch.from_numpy(numbers)
+    else:
+        lines = torch.addcmul(shift, lines.float(), scale)
     return lines.to(dtype).view(batch, height, width, channels).permute(0, 3, 1, 2)

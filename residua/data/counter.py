@@ -12,6 +12,7 @@ workers, and a resume in mid-epoch, change no bit (rule 1).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,8 +22,22 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
-_ORDER = -1  # the draw that decides the order of an epoch; augmentations use draws from 0 upward
 _REPEAT = 1 << 32  # distance in `draw` between the repeats of one picture in one epoch
+
+
+class Drawn(IntEnum):
+    """What each draw decides. A number is never given to something else: runs would change."""
+
+    ORDER = -1  # of an epoch
+    CROP_Y = 0
+    CROP_X = 1
+    FLIP = 2
+    CUTOUT_Y = 3
+    CUTOUT_X = 4
+    RANDAUGMENT = 5
+    ERASE = 6
+    ERASE_BOX = 100  # and the draws after it: four for each attempt at a box
+    RESIZED_CROP = 200  # likewise
 
 
 def _mix(z: Bits) -> Bits:
@@ -72,7 +87,7 @@ def permutation(seed: int, epoch: int, n: int) -> Ints:
     >>> sorted(permutation(0, 1, 5).tolist())
     [0, 1, 2, 3, 4]
     """
-    order = np.argsort(bits(seed, epoch, np.arange(n), _ORDER), kind="stable")
+    order = np.argsort(bits(seed, epoch, np.arange(n), Drawn.ORDER), kind="stable")
     return order.astype(np.int64)
 
 
