@@ -37,10 +37,11 @@ Flags = NDArray[np.bool_]
 class Augmentation:
     """What is done to each training picture; the defaults do nothing.
 
-    `crop_padding`, `cutout` are in pixels, before `Batches.set_size` shrinks any; `fill` is the uint8 value, one or one
-    for each channel, of padding and of erased parts. `randaugment` is (n, m) with m of 30 as in Cubuk et
-    al.; timm counts to 10, so its "m7" is (2, 21) here. `mixup` and `cutmix` are the alpha of their Beta
-    distribution (0: off) and are done by `mix`, after normalisation. Raises BadInput naming the key.
+    `crop_padding`, `cutout` are in pixels, before `Batches.set_size` shrinks any; `fill` is the uint8
+    value, one or one for each channel, of padding and of erased parts. `randaugment` is (n, m) with m
+    of 30 as in Cubuk et al.; timm counts to 10, so its "m7" is (2, 21) here. `mixup` and `cutmix` are
+    the alpha of their Beta distribution (0: off) and are done by `mix`, after normalisation. Raises
+    BadInput naming the key.
     """
 
     crop_padding: int = 0
