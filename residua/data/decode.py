@@ -8,7 +8,6 @@ EXIF orientation is applied; a file that cannot be read is a `BadInput` of one l
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import BinaryIO
 
@@ -198,8 +197,3 @@ def _eight_bit(values: npt.NDArray[np.generic], channels: int) -> Image.Image:
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text or type(error).__name__
-
-
-def decode_bytes(data: bytes, channels: int) -> Pixels:
-    """Decode a picture that is in memory; the error names no file."""
-    return to_pixels(_load(io.BytesIO(data), channels, None), channels)

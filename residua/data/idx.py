@@ -119,7 +119,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     return np.frombuffer(values, np.uint8).reshape(shape)
 
 
-def _read_up_to(file: IO[bytes], count: int) -> bytes:
+def _read_up_to(file: gzip.GzipFile | IO[bytes], count: int) -> bytes:
     parts = []
     while count > 0 and (part := file.read(min(count, _CHUNK))):
         parts.append(part)

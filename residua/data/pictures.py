@@ -118,8 +118,8 @@ def open_pictures(
     `data` is the folder of a named set's files (default: the cache folder), or the folder that the
     paths in a CSV are relative to (default: the CSV's own). Splits that the source does not bring
     are made: stratified, and decided by `seed` and the pictures' names. `split_record` asks for
-    exactly that split. `classes` fixes the labels by name; a class that is not in it is an error,
-    one that the data lacks keeps its label.
+    exactly that split, with the classes that it records. `classes` fixes the labels by name; a
+    class that is not in it is an error, one that the data lacks keeps its label.
 
     Raises `BadInput` (one line) for anything wrong with what was given; `ResiduaError` where a
     download fails.
@@ -129,6 +129,8 @@ def open_pictures(
     if not 0 < val_fraction < 1:
         raise BadInput(f"val_fraction is {val_fraction:g}; expected a number between 0 and 1")
     found = _read(source, data, download)
+    if classes is None and split_record is not None:
+        classes = split_record.get("classes")
     if classes is not None:
         found = _relabel(found, tuple(classes))
     if split_record is not None:
@@ -164,7 +166,12 @@ def _read(source: str | Path, data: Path | None, download: bool) -> Source:
     if isinstance(source, str):
         name = source.lower().replace("-", "_")
         if name in NAMED:
-            return _read_named(name, data, download)
+            found = _read_named(name, data, download)
+            if Path(source).is_dir():
+                found.notes.append(
+                    f"{name} is the named data set, not the folder here (that is ./{source})"
+                )
+            return found
     path = Path(source).expanduser().absolute()
     try:
         if path.is_dir():

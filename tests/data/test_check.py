@@ -83,6 +83,13 @@ def test_an_unreadable_file_is_an_error_that_names_it(tmp_path, class_folders, d
     assert lines(findings)
 
 
+def test_a_huge_picture_is_an_error_from_its_header(tmp_path, class_folders, huge_png):
+    class_folders(tmp_path, {"a": 5, "b": 5})
+    (tmp_path / "a" / "huge.png").write_bytes(huge_png)
+    (error,) = check(open_pictures(tmp_path)).errors
+    assert "huge.png: has more than" in error
+
+
 def test_nan_in_a_tiff_is_an_error_that_names_it(tmp_path, class_folders):
     class_folders(tmp_path, {"a": 5, "b": 5})
     tifffile.imwrite(tmp_path / "a" / "nan.tif", np.array([[0.5, np.nan]], np.float32))

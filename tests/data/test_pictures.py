@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -41,6 +42,28 @@ def test_the_record_survives_json_and_gives_the_same_set(tmp_path, class_folders
         assert np.array_equal(split.labels, again.splits[key].labels)
     other = open_pictures(root, seed=6)
     assert other.splits["val"].names != first.splits["val"].names
+
+
+def test_a_record_keeps_its_classes_where_a_class_folder_has_gone(tmp_path, class_folders):
+    root = class_folders(tmp_path, {"a": 6, "b": 6, "c": 6})
+    record = open_pictures(root).split_record
+    record["splits"] = {
+        key: [name for name in names if not name.startswith("a/")]
+        for key, names in record["splits"].items()
+    }
+    shutil.rmtree(root / "a")
+    again = open_pictures(root, split_record=record)
+    assert again.classes == ("a", "b", "c")
+    assert set(again.splits["train"].labels.tolist()) == {1, 2}
+
+
+def test_a_folder_with_the_name_of_a_set_is_pointed_to(tmp_path, class_folders, monkeypatch):
+    class_folders(tmp_path / "digits", {"a": 3, "b": 3})
+    monkeypatch.chdir(tmp_path)
+    opened = open_pictures("digits")
+    assert len(opened.classes) == 10
+    assert opened.notes[0] == "digits is the named data set, not the folder here (that is ./digits)"
+    assert open_pictures("./digits").classes == ("a", "b")
 
 
 def test_classes_fix_the_labels_even_where_the_data_lacks_one(tmp_path, class_folders):
