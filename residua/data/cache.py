@@ -365,7 +365,7 @@ def _decoded(split: Split, fit: _Fit, progress: Progress | None) -> Iterator[lis
         raise BadInput(f"{len(faults):,} pictures cannot be read: {some(faults)}")
 
 
-def fitted(split: Split, i: int, *, size: int, channels: int, uniform: bool) -> Pixels:
+def fitted(split: Split, i: int, size: int, channels: int, *, uniform: bool) -> Pixels:
     """Return picture `i` of a split decoded as `store` would keep it."""
     return _fitted(split, i, _Fit(size, channels, uniform))
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from residua.data.cache import PixelStore, default_folder, in_order, store
+from residua.data.cache import PixelStore, default_folder, fitted, in_order, store
 from residua.data.pictures import Split, open_pictures
 from residua.errors import BadInput, ResiduaError
 
@@ -145,6 +145,14 @@ def test_a_ragged_picture_is_reduced_to_its_short_side_and_keeps_its_aspect(tmp_
     found = store(split_of(paths), size=10, channels=3, uniform=False, folder=tmp_path)
     assert [found[i].shape for i in range(2)] == [(20, 10, 3), (10, 30, 3)]
     assert not found.uniform
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+def test_one_picture_decoded_alone_is_the_one_of_the_store(tmp_path, draw, uniform):
+    split = split_of(write(tmp_path, [draw((40, 20, 3)), draw((5, 9, 3))]))
+    found = store(split, size=10, channels=3, uniform=uniform, folder=tmp_path)
+    for i in range(2):
+        assert np.array_equal(fitted(split, i, 10, 3, uniform=uniform), found[i])
 
 
 def test_an_array_of_the_right_size_is_used_without_a_copy(tmp_path, draw):
