@@ -8,6 +8,7 @@ heat map's `cells` is a sparse list (row, column, count), so that 1,000 classes 
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ Figure = dict[str, Any]
 Row = Mapping[str, Any]
 
 MOST_POINTS = 2000  # of one curve; more cannot be told apart on a screen
+GRID_CLASSES = 120  # beyond, a cell of the confusion matrix is smaller than can be seen
+MOST_DOTS = 2000
 STAGE_COLOURS = 8  # --stage-0 .. --stage-7 of the style sheet, shallow to deep
 
 
@@ -134,17 +137,41 @@ def time_figure(
         return None
     values = [y for trace in drawn for y in trace["y"] if y is not None]
     axis: Figure = {"rangemode": "tozero" if share else "normal"}
-    if logarithmic and min(values) > 0:
-        spread = max(values) / min(values)
-        axis |= {"type": "log", "dtick": 1 if spread > 30 else "D2", "exponentformat": "power"}
-        for trace in drawn:
-            trace["hovertemplate"] = "%{y:.3g}"
+    if logarithmic and 0 < 3 * min(values) < max(values):
+        ticks = log_ticks(min(values), max(values))
+        axis |= {"type": "log", "tickmode": "array", "tickvals": ticks}
+        axis["ticktext"] = [_power(tick) for tick in ticks]
     if share:
         axis["tickformat"] = ".3~%" if max(values) - min(values) < 0.02 else ".0%"
         for trace in drawn:
             trace["hovertemplate"] = "%{y:.2%}"
     layout = {"yaxis": axis, "hovermode": "x unified", "showlegend": len(drawn) > 1}
     return {"data": drawn, "layout": layout, "height": height, "label": label, "marks": list(marks)}
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return round numbers for a logarithmic axis: powers of ten, with 2 and 5 on a short one.
+
+    >>> log_ticks(0.1, 3), log_ticks(1e-4, 2)
+    ([0.1, 0.2, 0.5, 1.0, 2.0], [0.0001, 0.001, 0.01, 0.1, 1.0])
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    every = max(1, (last - first) // 6)
+
+    def ticks(digits: tuple[int, ...]) -> list[float]:
+        values = [float(f"{d}e{power}") for power in range(first, last + 1, every) for d in digits]
+        return [value for value in values if low / 1.05 <= value <= high * 1.05]
+
+    return powers if len(powers := ticks((1,))) > 2 else ticks((1, 2, 5))
+
+
+def _power(tick: float) -> str:
+    """Write a tick: plain from 0.001 to 1,000, else as a power of ten."""
+    if 1e-3 <= tick < 1e4:
+        return f"{tick:g}"
+    digit, power = f"{tick:.0e}".split("e")
+    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{raised}" if digit == "1" else f"{digit}·10{raised}"
 
 
 def mark_steps(clock: Clock, steps: Sequence[float]) -> list[Figure]:
@@ -170,35 +197,45 @@ def confusion_figure(
     counts: (truth, answer) -> pictures, non-zero cells only; totals: pictures of each true class.
     """
     place = {label: position for position, label in enumerate(shown)}
-    cells = sorted(
+    cells = [
         (place[truth], place[answer], number)
         for (truth, answer), number in counts.items()
         if truth in place and answer in place
-    )
+    ]
+    wrong = sorted((cell for cell in cells if cell[0] != cell[1]), key=lambda cell: -cell[2])
+    most = MOST_DOTS if len(shown) > GRID_CLASSES else len(wrong)
     return {
         "kind": "confusion",
         "label": f"Confusion matrix of {len(shown)} classes",
         "names": [names[label] for label in shown],
         "totals": [totals[label] for label in shown],
-        "cells": cells,
+        "cells": sorted([cell for cell in cells if cell[0] == cell[1]] + wrong[:most]),
+        "dots": len(shown) > GRID_CLASSES,  # cells too small to see are drawn as dots
+        "drawn": min(most, len(wrong)),
+        "left_out": max(0, len(wrong) - most),
         "data": [],
         "layout": {},
         "height": 0,  # as wide as it is high: the script decides
     }
 
 
-def reliability_figure(bins: Sequence[Row]) -> Figure | None:
-    """Describe the reliability diagram: accuracy over confidence, with the diagonal of honesty."""
-    full = [
-        (confidence, accuracy, finite(row.get("count")))
+def _full_bins(bins: Sequence[Row]) -> list[tuple[float, float, float]]:
+    """Return (confidence, accuracy, pictures) of the bins that hold pictures."""
+    return [
+        (confidence, accuracy, number)
         for row in bins
         if (confidence := finite(row.get("confidence"))) is not None
         and (accuracy := finite(row.get("accuracy"))) is not None
-        and finite(row.get("count")) != 0
+        and (number := finite(row.get("count")))
     ]
+
+
+def reliability_figure(bins: Sequence[Row]) -> Figure | None:
+    """Describe the reliability diagram: accuracy over confidence, with the diagonal of honesty."""
+    full = _full_bins(bins)
     if not full:
         return None
-    most = max((number or 0 for _, _, number in full), default=0) or 1
+    most = max(number for _, _, number in full)
     diagonal = {
         "type": "scatter",
         "mode": "lines",
@@ -206,27 +243,48 @@ def reliability_figure(bins: Sequence[Row]) -> Figure | None:
         "y": [0, 1],
         "line": {"color": "var(--muted)", "width": 1, "dash": "dot"},
         "hoverinfo": "skip",
-        "name": "honest",
     }
     dots = {
         "type": "scatter",
         "mode": "lines+markers",
-        "x": [row[0] for row in full],
-        "y": [row[1] for row in full],
-        "customdata": [row[2] for row in full],
+        "x": [said for said, _, _ in full],
+        "y": [right for _, right, _ in full],
+        "customdata": [number for _, _, number in full],
         "line": {"color": "var(--accent)", "width": 2},
         "marker": {
             "color": "var(--accent)",
-            "size": [7 + 15 * ((row[2] or 0) / most) ** 0.5 for row in full],
+            "opacity": 1,
+            "size": [7 + 15 * (number / most) ** 0.5 for _, _, number in full],
             "line": {"color": "var(--paper)", "width": 1.5},
         },
         "hovertemplate": "says %{x:.1%}, right %{y:.1%}<br>%{customdata:,} pictures<extra></extra>",
-        "name": "this network",
     }
     layout = {
         "xaxis": {"range": [0, 1.03], "tickformat": ".0%", "title": {"text": "confidence"}},
-        "yaxis": {"range": [0, 1.05], "tickformat": ".0%", "title": {"text": "right"}},
+        "yaxis": {"range": [0, 1.05], "tickformat": ".0%", "title": {"text": "accuracy"}},
         "showlegend": False,
     }
     label = "Reliability diagram: accuracy over confidence"
     return {"data": [diagonal, dots], "layout": layout, "height": 340, "label": label}
+
+
+def sureness_figure(bins: Sequence[Row]) -> Figure | None:
+    """Describe how many pictures were answered with which confidence."""
+    full = _full_bins(bins)
+    if not full:
+        return None
+    bars = {
+        "type": "bar",
+        "x": [said for said, _, _ in full],
+        "y": [number for _, _, number in full],
+        "width": 0.7 / max(len(bins), 1),
+        "marker": {"color": "var(--accent)", "opacity": 0.8},
+        "hovertemplate": "says %{x:.1%}: %{y:,} pictures<extra></extra>",
+    }
+    layout = {
+        "xaxis": {"range": [0, 1.03], "tickformat": ".0%", "title": {"text": "confidence"}},
+        "yaxis": {"tickformat": ",", "title": {"text": "pictures"}},
+        "showlegend": False,
+    }
+    label = "How many pictures were answered with which confidence"
+    return {"data": [bars], "layout": layout, "height": 340, "label": label}

@@ -132,7 +132,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("percent", "count", "large", "significant", "duration", "finite"):
+    for name in ("percent", "count", "large", "significant", "tidy", "duration", "finite"):
         env.filters[name] = getattr(numbers, name)
     env.filters["script_json"] = script_json
     env.filters["web_link"] = web_link

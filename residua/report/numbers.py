@@ -10,6 +10,7 @@ import math
 from numbers import Real
 
 ABSENT = "–"
+ROUNDING = 1e-9  # what floating point may leave of nothing
 SPACE = "\N{NO-BREAK SPACE}"
 
 WILSON_Z = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
@@ -35,8 +36,8 @@ def percent(value: object, digits: int = 1) -> str:
     share = finite(value)
     if share is None:
         return ABSENT
-    if share in (0.0, 1.0):
-        return f"{share * 100:.0f}{SPACE}%"
+    if min(abs(share), abs(share - 1)) < ROUNDING:
+        return f"{abs(round(share)) * 100}{SPACE}%"
     while digits < 6 and f"{share * 100:.{digits}f}" in {f"{v:.{digits}f}" for v in (0, 100)}:
         digits += 1
     return f"{share * 100:.{digits}f}{SPACE}%"
@@ -49,6 +50,16 @@ def percent_range(low: object, high: object) -> str:
     '92.6 to 93.6\\xa0%'
     """
     return f"{percent(low).removesuffix(SPACE + '%')} to {percent(high)}"
+
+
+def points(value: object) -> str:
+    """Write a difference of shares in percentage points.
+
+    >>> points(0.042)
+    '4.2\\xa0percentage points'
+    """
+    share = finite(value)
+    return ABSENT if share is None else f"{share * 100:.1f}{SPACE}percentage points"
 
 
 def count(value: object) -> str:
@@ -101,6 +112,19 @@ def significant(value: object, digits: int = 3) -> str:
         return f"{number:.{digits - 1}g}"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(number))))
     return f"{number:,.{decimals}f}"
+
+
+def tidy(value: object) -> str:
+    """Write a number with at most two decimals and no trailing zeros.
+
+    >>> tidy(30.0), tidy(0.5), tidy(1234.567)
+    ('30', '0.5', '1,234.57')
+    """
+    number = finite(value)
+    if number is None:
+        return ABSENT
+    text = f"{number:,.2f}"
+    return text.rstrip("0").rstrip(".")
 
 
 def duration(seconds: object) -> str:

@@ -16,6 +16,7 @@ from residua.report.numbers import (
     percent,
     percent_range,
     plural,
+    points,
     significant,
     wilson_interval,
 )
@@ -68,8 +69,9 @@ def headline(
     where = f"on {device}" if device else ""
     how = " ".join(part for part in (took, where) if part)
     if finite(summary.get("accuracy")) is None:
-        tail = f", {how}" if how else ""
-        return Headline(f"{subject}{tail}: no evaluation is recorded yet.")
+        if not model and not how:
+            return Headline("Nothing is recorded of this training yet.")
+        return Headline(f"{subject}{', ' + how if how else ''}: not evaluated yet.")
     what = f"{subject} recognises {plural(classes, 'class', 'classes')} at "
     inside = []
     if (limits := interval(summary)) is not None:
@@ -137,21 +139,24 @@ class Matrix:
 
     def top(self, most: int) -> list[Confusion]:
         """Return the pairs with the most mistakes, ties by share and then by order of classes."""
-        wrong = [
-            Confusion(self.names[t], self.names[a], number, self.totals[t])
-            for (t, a), number in self.cells.items()
-            if t != a
+        return [
+            Confusion(self.names[truth], self.names[answer], number, self.totals[truth])
+            for (truth, answer), number in self._wrong()[:most]
         ]
-        return sorted(wrong, key=lambda pair: (-pair.number, -pair.share))[:most]
+
+    def _wrong(self) -> list[tuple[tuple[int, int], int]]:
+        """Return the cells off the diagonal, most pictures first."""
+        wrong = [(cell, number) for cell, number in self.cells.items() if cell[0] != cell[1]]
+        return sorted(
+            wrong, key=lambda item: (-item[1], -item[1] / self.totals[item[0][0]], item[0])
+        )
 
     def most_confused(self, most: int) -> list[int]:
-        """Return the classes with the most mistakes, in or out, in label order."""
-        score = [0] * len(self.names)
-        for (truth, answer), number in self.cells.items():
-            if truth != answer:
-                score[truth] += number
-                score[answer] += number
-        chosen = sorted(range(len(score)), key=lambda label: -score[label])[:most]
+        """Return the classes of the pairs with the most mistakes, in label order."""
+        chosen: set[int] = set()
+        for (truth, answer), _ in self._wrong():
+            if len(chosen | {truth, answer}) <= most:
+                chosen |= {truth, answer}
         return sorted(chosen)
 
 
@@ -165,7 +170,7 @@ def calibration_sentence(calibration: Facts) -> str:
     full = [(c, a, n) for c, a, n in rows if c is not None and a is not None and n]
     if ece is None and not full:
         return ""
-    size = f"On average its confidence is {percent(ece)} off." if ece is not None else ""
+    size = f"Bin by bin, the two lie {points(ece)} apart on average." if ece is not None else ""
     if not full:
         return size
     total = sum(n for _, _, n in full)
@@ -184,14 +189,17 @@ def learning_sentences(history: Sequence[Facts]) -> list[str]:
     scored = [row for row in history if finite(row.get("val_accuracy")) is not None]
     if scored:
         best = max(scored, key=lambda row: row["val_accuracy"])
-        place = _moment(best)
+        reached, place = percent(best["val_accuracy"]), _moment(best)
         where = f" ({place})" if place else ""
-        last = best is scored[-1]
-        how = "at the last evaluation" if last else "before the end"
-        only = "the only evaluation" if len(scored) == 1 else how
-        sentences.append(
-            f"Validation accuracy was best {only}{where}: {percent(best['val_accuracy'])}."
-        )
+        if len(scored) == 1:
+            sentences.append(f"One evaluation{where}: validation accuracy {reached}.")
+        elif best is scored[-1]:
+            sentences.append(f"Validation accuracy was best at the end{where}: {reached}.")
+        else:
+            end = percent(scored[-1]["val_accuracy"])
+            sentences.append(
+                f"Validation accuracy was best{where} at {reached}; it ended at {end}."
+            )
     lossy = [row for row in history if finite(row.get("val_loss")) is not None]
     if len(lossy) > 2:
         best = min(lossy, key=lambda row: row["val_loss"])
@@ -240,7 +248,10 @@ def balance_sentence(names: Sequence[str], numbers: Iterable[int]) -> str:
     (low, fewest), (high, commonest) = min(pairs), max(pairs)
     if low == high:
         return f"Every class has {plural(low, 'training picture')}."
-    return f"Classes have from {count(low)} ({fewest}) to {count(high)} ({commonest}) training pictures."
+    return (
+        f"Training pictures of a class: from {count(low)} (“{fewest}”) "
+        f"to {count(high)} (“{commonest}”)."
+    )
 
 
 def size_sentence(sizes: Any) -> str:

@@ -22,6 +22,7 @@ from residua.report.figures import (
     points,
     reliability_figure,
     stage_colour,
+    sureness_figure,
     time_figure,
 )
 from residua.report.html import picture_uri, plain, render_page, write_page
@@ -90,11 +91,13 @@ def write_training_report(path: Path, facts: TrainingReport) -> None:
 def training_page(facts: TrainingReport) -> str:
     """Return the page of a training as HTML text."""
     clock = Clock(facts.history)
-    matrix = reading.Matrix.of(facts.confusion, facts.classes)
+    matrix = reading.Matrix.of(facts.confusion, [str(name) for name in facts.classes])
     figures = _learning_figures(facts, clock) | _matrix_figures(matrix)
     recorder = _recorder(facts, clock, figures)
-    if (reliability := reliability_figure(facts.calibration.get("bins") or ())) is not None:
-        figures["reliability"] = reliability
+    bins = facts.calibration.get("bins") or ()
+    for name, drawn in (("reliability", reliability_figure(bins)), ("sure", sureness_figure(bins))):
+        if drawn is not None:
+            figures[name] = drawn
     context = {
         "facts": facts,
         "title": facts.title or _title(facts),
@@ -143,7 +146,9 @@ def _learning_figures(facts: TrainingReport, clock: Clock) -> dict[str, Figure]:
     accuracy = curve(clock, "validation", *points(facts.history, "val_accuracy"), "--series-2")
     rates = facts.steps if any("lr" in row for row in facts.steps) else facts.history
     rate = curve(clock, "learning rate", *points(rates, "lr"), "--series-3")
-    speed = curve(clock, "pictures/s", *points(facts.steps, "pictures_per_second"), "--series-4")
+    fine: dict[str, Any] = {"line": {"color": "var(--series-4)", "width": 1}}
+    seen = points(facts.steps, "pictures_per_second")
+    speed = curve(clock, "pictures/s", *seen, "--series-4", **fine)
     marks = mark_steps(clock, _steps(facts.warnings))
     drawn = {
         "loss": time_figure([step_loss, train, held_out], "Loss over training", marks=marks),

@@ -74,9 +74,8 @@ def history_and_steps(epochs: int, steps_per_epoch: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     total = epochs * steps_per_epoch
     at = np.arange(1, total + 1)
-    rate = 0.4 * np.where(
-        at < total * 0.2, at / (total * 0.2), 0.5 * (1 + np.cos(np.pi * at / total))
-    )
+    done = at / total
+    rate = 0.4 * np.where(done < 0.2, done / 0.2, 0.5 * (1 + np.cos(np.pi * (done - 0.2) / 0.8)))
     base = 2.3 * np.exp(-4 * at / total) + 0.08
     noisy = base * np.exp(0.2 * rng.standard_normal(total))
     speed = 2400 + 120 * rng.standard_normal(total)
@@ -87,15 +86,15 @@ def history_and_steps(epochs: int, steps_per_epoch: int) -> dict[str, Any]:
     ]  # fmt: skip
     history = []
     for epoch in range(1, epochs + 1):
-        s, done = epoch * steps_per_epoch, epoch / epochs
+        s, part = epoch * steps_per_epoch, epoch / epochs
         history.append(
             {
                 "step": s,
                 "epoch": float(epoch),
-                "minutes": 9.95 * done,
+                "minutes": 9.95 * part,
                 "train_loss": float(base[s - 1]),
                 "val_loss": float(base[s - 1] * 1.1 + 0.05 * rng.random()),
-                "val_accuracy": float(0.97 - 0.85 * np.exp(-5 * done) + 0.01 * rng.random()),
+                "val_accuracy": float(0.97 - 0.85 * np.exp(-5 * part) + 0.01 * rng.random()),
                 "lr": float(rate[s - 1]),
             }
         )
@@ -132,7 +131,7 @@ def digits() -> TrainingReport:
     model = LogisticRegression(C=0.02, max_iter=300)
     model.fit(bunch.data[train] / 16, bunch.target[train])
     probabilities = model.predict_proba(bunch.data[test] / 16)
-    probabilities = probabilities**3 / (probabilities**3).sum(1, keepdims=True)
+    probabilities = probabilities**9 / (probabilities**9).sum(1, keepdims=True)
     truth = bunch.target[test]
     classes = [str(d) for d in range(10)]
     answer, confidence = probabilities.argmax(1), probabilities.max(1)
@@ -235,7 +234,7 @@ def thousand() -> TrainingReport:
     classes = [f"species {i:03d} of family {i // 10}" for i in range(1000)]
     truth = np.repeat(np.arange(1000), 50)
     logits = rng.standard_normal((len(truth), 1000)).astype(np.float32)
-    logits[np.arange(len(truth)), truth] += 5.2
+    logits[np.arange(len(truth)), truth] += 3.4
     for sibling in range(3):
         logits[np.arange(len(truth)), truth // 10 * 10 + sibling] += 2
     probabilities = np.exp(1.4 * logits)

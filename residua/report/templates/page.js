@@ -27,19 +27,25 @@
   const asText = (text) =>
     String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
-  const shorter = (text, length) =>
-    [...text].length > length ? [...text].slice(0, length - 1).join("") + "…" : text;
+  // Long names lose their middle: families of names differ at the end as often as at the start.
+  const shorter = (text, length) => {
+    const letters = [...text];
+    if (letters.length <= length) return text;
+    const tail = Math.floor(length / 2.5);
+    return `${letters.slice(0, length - tail - 1).join("")}…${letters.slice(-tail).join("")}`;
+  };
 
   const axis = () => ({
     gridcolor: colour("--rule"), zeroline: false, linecolor: colour("--rule"),
-    tickfont: { color: colour("--muted"), size: 12 }, automargin: true, fixedrange: touch,
-    title: { font: { color: colour("--muted"), size: 12 }, standoff: 8 },
+    tickfont: { color: colour("--muted"), size: 12 }, ticks: "", automargin: true, fixedrange: touch,
+    title: { font: { color: colour("--muted"), size: 12 }, standoff: 8 }, separatethousands: true,
+    spikecolor: colour("--muted"), spikethickness: 1,
   });
 
   const baseLayout = () => ({
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: colour("--sans"), color: colour("--ink"), size: 13 },
-    margin: { l: 44, r: 8, t: 8, b: 36 }, dragmode: touch ? false : "zoom",
+    margin: { l: 30, r: 8, t: 8, b: 36 }, dragmode: touch ? false : "zoom",
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { color: colour("--muted"), size: 12 }, bgcolor: "rgba(0,0,0,0)" },
     hoverlabel: { bgcolor: colour("--raised"), bordercolor: colour("--rule"), font: { color: colour("--ink"), size: 12, family: colour("--sans") } },
   });
@@ -62,20 +68,19 @@
       type: "line", yref: "paper", y0: 0, y1: 1, x0: mark[by], x1: mark[by], layer: "below",
       line: { color: "var(--warn)", width: 1, dash: "dot" },
     }));
-    return { ...figure, data, layout: { ...figure.layout, shapes, xaxis: { title: { text: unitNames[by] }, rangemode: "tozero", hoverformat: ".4~g" } } };
+    return { ...figure, data, layout: { ...figure.layout, shapes, xaxis: { title: { text: unitNames[by] }, rangemode: "tozero", hoverformat: by === "step" ? ",.0f" : ".3~f", unifiedhovertitle: { text: `%{x} ${unitNames[by]}` } } } };
   };
 
   const scaleOf = (name) => [[0, `var(--${name}-0)`], [1, `var(--${name}-1)`]];
 
   // Two layers: the diagonal (right) and the rest (wrong), coloured by the root of the row's share.
-  const confusionFigure = (figure, width) => {
+  const heatMap = (figure, width) => {
     const size = figure.names.length;
     const grid = () => Array.from({ length: size }, () => new Array(size).fill(null));
-    const right = grid(), wrong = grid(), text = size <= 12 ? grid() : null;
+    const right = grid(), wrong = grid();
+    const text = size <= 12 ? Array.from({ length: size }, () => new Array(size).fill("")) : null;
     const total = (row) => figure.totals[row] || 1;
-    if (size <= 150) {
-      for (let r = 0; r < size; r++) for (let c = 0; c < size; c++) if (r !== c) wrong[r][c] = 0;
-    }
+    for (let r = 0; r < size; r++) for (let c = 0; c < size; c++) if (r !== c) wrong[r][c] = 0;
     for (const [row, column, cell] of figure.cells) {
       (row === column ? right : wrong)[row][column] = Math.sqrt(cell / total(row));
       if (text) text[row][column] = String(cell);
@@ -87,24 +92,56 @@
     });
     const layers = [layer(wrong, "wrong"), layer(right, "right")];
     layers[0].colorscale = [[0, "var(--cell-none)"], [0.001, "var(--wrong-0)"], [0.7, "var(--wrong-1)"], [1, "var(--wrong-1)"]];
+    return layers;
+  };
+
+  // With very many classes a cell cannot be seen: dots of a size that can.
+  const dotMap = (figure) => {
+    const layer = (cells, name, size) => {
+      const shares = cells.map(([row, , cell]) => Math.sqrt(cell / (figure.totals[row] || 1)));
+      return {
+        type: "scatter", mode: "markers", hoverinfo: "none", showlegend: false,
+        x: cells.map((cell) => cell[1]), y: cells.map((cell) => cell[0]),
+        marker: { size, color: shares, cmin: 0, cmax: 0.7, colorscale: [[0, `var(--${name}-0)`], [0.5, `var(--${name}-1)`], [1, `var(--${name}-1)`]], line: { width: 0 } },
+      };
+    };
+    const right = figure.cells.filter(([row, column]) => row === column);
+    const wrong = figure.cells.filter(([row, column]) => row !== column).sort((a, b) => a[2] - b[2]);
+    return [layer(right, "right", 2.5), layer(wrong, "wrong", 4)];
+  };
+
+  const confusionFigure = (figure, width) => {
+    const size = figure.names.length;
     const named = size <= 40 && (size <= 24 || width > 480);
+    const letters = width < 480 ? 9 : 18;
     const ticks = {
-      tickmode: "array", tickvals: figure.names.map((_, i) => i), showticklabels: named, showgrid: false,
-      ticktext: figure.names.map((name) => asText(shorter(name, width < 480 ? 9 : 16))), fixedrange: touch || size <= 60,
+      tickmode: "array", tickvals: named ? figure.names.map((_, i) => i) : [], showgrid: false,
+      ticktext: named ? figure.names.map((name) => asText(shorter(name, letters))) : [],
       tickfont: { size: size > 24 ? 10 : 12, color: "var(--muted)" },
+      fixedrange: touch || size <= 60, range: [-0.5, size - 0.5], constrain: "domain",
     };
     const longest = Math.max(...figure.names.map((name) => [...name].length));
     return {
-      ...figure, data: layers, square: true,
+      ...figure, data: figure.dots ? dotMap(figure) : heatMap(figure, width), square: true,
       layout: {
-        xaxis: { ...ticks, title: { text: "answer" }, constrain: "domain", tickangle: longest > 3 ? -90 : 0 },
-        yaxis: { ...ticks, title: { text: "truth" }, autorange: "reversed", scaleanchor: "x", constrain: "domain" },
-        plot_bgcolor: "var(--cell-none)", margin: { t: 4, r: 4 },
+        xaxis: { ...ticks, title: { text: "answer" }, tickangle: longest > 3 ? -90 : 0 },
+        yaxis: { ...ticks, title: { text: "truth" }, range: [size - 0.5, -0.5], scaleanchor: "x" },
+        plot_bgcolor: "var(--cell-none)", margin: { t: 4, r: 4 }, hovermode: "closest",
       },
     };
   };
 
   const draw = (plot) => {
+    try {
+      drawn(plot);
+    } catch (error) {
+      console.error(error);
+      plot.dataset.drawn = String(plot.clientWidth);
+      plot.textContent = "This figure could not be drawn.";
+    }
+  };
+
+  const drawn = (plot) => {
     const source = JSON.parse(document.getElementById(plot.dataset.figure).textContent);
     const width = plot.clientWidth;
     const figure = source.kind === "confusion" ? confusionFigure(source, width) : timeFigure(source);
@@ -132,7 +169,7 @@
       const all = figure.totals[row];
       const share = all ? ` (${(100 * cell / all).toFixed(1)} %)` : "";
       const said = row === column ? "recognised" : `taken for ${figure.names[column]}`;
-      tip.textContent = `${figure.names[row]}\n${said}: ${number.format(cell)} of ${number.format(all)}${share}`;
+      tip.textContent = `truth: ${figure.names[row]}\n${said}: ${number.format(cell)} of ${number.format(all)}${share}`;
       tip.hidden = false;
       const x = event.clientX ?? event.touches?.[0]?.clientX ?? 0;
       const y = event.clientY ?? event.touches?.[0]?.clientY ?? 0;
@@ -152,14 +189,13 @@
   }, { rootMargin: "800px" });
   plots.forEach((plot) => near.observe(plot));
 
-  new ResizeObserver((entries) => requestAnimationFrame(() => {
+  const sized = new ResizeObserver((entries) => requestAnimationFrame(() => {
     for (const { target } of entries) {
-      if (target.dataset.drawn && Number(target.dataset.drawn) !== target.clientWidth && target.clientWidth) draw(target);
+      const { clientWidth, dataset } = target;
+      if (dataset.drawn && clientWidth && Number(dataset.drawn) !== clientWidth) draw(target);
     }
-  })).observe(document.body);
-  addEventListener("resize", () => plots.forEach((plot) => {
-    if (plot.dataset.drawn && Number(plot.dataset.drawn) !== plot.clientWidth) draw(plot);
   }));
+  plots.forEach((plot) => sized.observe(plot));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   addEventListener("beforeprint", () => { root.classList.add("printing"); plots.forEach(draw); });
   addEventListener("afterprint", () => { root.classList.remove("printing"); redraw(); });
