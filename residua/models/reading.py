@@ -100,7 +100,7 @@ def _refusal(path: Path, start: bytes, reason: str) -> str:
 
 
 def _foreign_global(path: Path, start: bytes) -> str | None:
-    """Return the first name outside torch that a bare pickle of protocol 4 or 5 would import.
+    """Return the first foreign name that a bare pickle of protocol 4 or 5 would import.
 
     torch's own reader stops at such a pickle without naming it; this only lists its instructions.
     """
@@ -111,7 +111,7 @@ def _foreign_global(path: Path, start: bytes) -> str | None:
         for opcode, argument, _ in pickletools.genops(path.read_bytes()):
             if opcode.name.endswith("UNICODE") or opcode.name.endswith("UNICODE8"):
                 strings = [strings[-1], str(argument)]
-            elif opcode.name == "STACK_GLOBAL" and strings[0].split(".")[0] != "torch":
+            elif opcode.name == "STACK_GLOBAL" and not re.match("torch|collections", strings[0]):
                 return ".".join(strings)
     except ValueError:  # truncated: the caller says so
         return None

@@ -6,7 +6,7 @@ not fit leaves the model as it was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -125,26 +125,32 @@ def _check_same_model(
     theirs = anatomy_of({name: tensor.shape for name, tensor in source.items()})
     ours = anatomy_of({name: tensor.shape for name, tensor in target.items()})
     if theirs is not None and theirs != ours:
-        file = f"it looks like {_called(theirs)}"
+        instead = f", not {_called(ours, target)}" if ours else ""
         raise BadInput(
-            f"{path} is of another model: {file}" + (f", not {_called(ours)}" if ours else "")
+            f"{path} is of another model: it looks like {_called(theirs, source)}{instead}"
         )
 
 
-def _called(anatomy: Anatomy) -> str:
-    """Name the registered models of that anatomy."""
-    names = []
+def _called(anatomy: Anatomy, names: Iterable[str]) -> str:
+    """Name the registered models of that anatomy; plain ones have no projections."""
+    projects = any(".skip.shortcut." in name for name in names)
+    found = []
     for name, record in records().items():
         preset = record.preset
-        if "depths" in preset and anatomy == Anatomy(
-            depths=tuple(preset["depths"]),
-            widths=tuple(preset["widths"]),
-            bottleneck=preset["block"] is BottleneckBlock,
-            preactivation=preset["preactivation"],
-            small=preset["small"],
+        if (
+            "depths" in preset
+            and not (projects and preset["plain"])
+            and anatomy
+            == Anatomy(
+                depths=tuple(preset["depths"]),
+                widths=tuple(preset["widths"]),
+                bottleneck=preset["block"] is BottleneckBlock,
+                preactivation=preset["preactivation"],
+                small=preset["small"],
+            )
         ):
-            names.append(name)
-    return f"{' or '.join(names)} ({anatomy})" if names else f"a network of {anatomy}"
+            found.append(name)
+    return f"{' or '.join(found)} ({anatomy})" if found else f"a network of {anatomy}"
 
 
 def _drop_head(
@@ -210,7 +216,10 @@ def _check_all(
         if source[name].shape != tensor.shape:
             shapes = f"{tuple(source[name].shape)} in the file, {tuple(tensor.shape)} in the model"
             found.append(f"{called} is {shapes}")
-        elif source[name].is_floating_point() != tensor.is_floating_point():
+        elif (
+            source[name].is_floating_point() != tensor.is_floating_point()
+            and not name.endswith(COUNTER)  # averaged weights have averaged counters
+        ):
             found.append(f"{called} is {source[name].dtype} in the file, {tensor.dtype} here")
     for name in source:
         if name not in target and not name.endswith(COUNTER):
