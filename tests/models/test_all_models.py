@@ -11,8 +11,8 @@ ODD = (33, 57)
 ENOUGH = (33, 33)  # two by two positions at the coarsest stage, for batch statistics
 
 
-# Hundreds of blocks: the checks that run them take seconds each.
-HUGE = {n for n in list_models() if "1001" in n or "1202" in n}
+# The deepest but one of each kind run with the others; these take seconds a check.
+HUGE = {n for n in list_models() if any(depth in n for depth in ("1001", "1202", "152"))}
 
 
 @pytest.fixture(

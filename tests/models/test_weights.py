@@ -1,0 +1,279 @@
+"""Checkpoints of others: recognised by their contents, checked before anything is copied."""
+
+import argparse
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import residua
+from residua.errors import BadInput
+from residua.models.weights import read_weights, timm_state_dict
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return residua.create_model("resnet18", num_classes=10)
+
+
+@pytest.fixture(scope="module")
+def donor():
+    torch.manual_seed(1)
+    return residua.create_model("resnet18", num_classes=10)
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "weights.anything"
+
+
+def equal(a, b):
+    return all(torch.equal(p, q) for p, q in zip(a.values(), b.values(), strict=True))
+
+
+def refused(model, file, **options):
+    """Load a file that does not fit; return its one line, having seen the model unchanged."""
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(BadInput) as raised:
+        residua.load_weights(model, file, **options)
+    line = str(raised.value)
+    assert "\n" not in line
+    assert str(file) in line
+    assert equal(model.state_dict(), before)
+    return line
+
+
+def save_safetensors(state, path):
+    save_file({k: v.contiguous() for k, v in state.items()}, path)
+
+
+def save_old(state, path):
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+
+
+@pytest.mark.parametrize("save", [torch.save, save_old, save_safetensors])
+@pytest.mark.parametrize("write", [lambda m: m.state_dict(), residua.torchvision_state_dict])
+def test_any_format_and_either_layout_is_recognised_by_content(save, write, model, donor, file):
+    save(write(donor), file)
+    report = residua.load_weights(model, file)
+    assert equal(model.state_dict(), donor.state_dict())
+    assert len(report.loaded) == 122
+    assert report.fresh == ()
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {"state_dict": s, "epoch": 3},
+        lambda s: {"model": s, "optimizer": {}, "args": argparse.Namespace(lr=0.1)},
+        lambda s: {"state_dict": {f"module._orig_mod.{k}": v for k, v in s.items()}},
+        lambda s: {"state_dict": {f"model.{k}": v for k, v in s.items()}},
+        lambda s: {k: v for k, v in s.items() if not k.endswith("num_batches_tracked")},
+        lambda s: {k: v.double() for k, v in s.items()},
+    ],
+)
+def test_what_trainers_put_around_the_weights_is_taken_off(wrap, model, donor, file):
+    torch.save(wrap(residua.torchvision_state_dict(donor)), file)
+    residua.load_weights(model, file)
+    assert equal(dict(model.named_parameters()), dict(donor.named_parameters()))
+
+
+def test_averaged_weights_are_taken_before_the_last_ones(model, donor, file):
+    last = residua.torchvision_state_dict(residua.create_model("resnet18", num_classes=10))
+    averaged = {f"module.{k}": v for k, v in residua.torchvision_state_dict(donor).items()}
+    averaged["n_averaged"] = torch.tensor(7)
+    torch.save({"model": last, "model_ema": averaged}, file)
+    residua.load_weights(model, file)
+    assert equal(model.state_dict(), donor.state_dict())
+
+
+def test_a_compiled_model_takes_the_same_files(donor, model, file):
+    torch.save(donor.state_dict(), file)
+    residua.load_weights(torch.compile(model), file)
+    assert equal(model.state_dict(), donor.state_dict())
+
+
+def test_half_precision_weights_are_widened(model, donor, file):
+    half = {k: v.half() if v.is_floating_point() else v for k, v in donor.state_dict().items()}
+    torch.save(half, file)
+    residua.load_weights(model, file)
+    assert torch.equal(model.head.fc.weight, donor.head.fc.weight.half().float())
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_timm_s_layout_goes_in_and_out(depth, file):
+    donor, model = (residua.create_model(f"resnetv2_{depth}", num_classes=10) for _ in range(2))
+    state = timm_state_dict(donor)
+    assert state["head.fc.weight"].dim() == 4  # a 1x1 convolution there
+    assert "stages.1.blocks.0.norm1.running_mean" in state  # our fork's norm
+    torch.save(state, file)
+    assert residua.load_weights(model, file).layout == "timm"
+    assert equal(model.state_dict(), donor.state_dict())
+
+
+def test_group_norm_checkpoints_of_v1_networks_fit_group_norm_models(file):
+    donor, model = (residua.create_model("resnet18", norm="group") for _ in range(2))
+    state = donor.state_dict()
+    names = {
+        "stem.conv": "conv1",
+        "stem.norm": "bn1",
+        "skip.branch.norm": "bn",
+        "skip.branch.": "",
+        "skip.shortcut.conv": "downsample.0",
+        "skip.shortcut.norm": "downsample.1",
+        "head.": "",
+        **{f"stages.{i}": f"layer{i + 1}" for i in range(4)},
+    }
+    theirs = {}
+    for name, tensor in state.items():
+        for ours, other in names.items():
+            name = name.replace(ours, other)
+        theirs[name] = tensor
+    assert "layer2.0.downsample.1.weight" in theirs
+    torch.save(theirs, file)
+    residua.load_weights(model, file)
+    assert equal(model.state_dict(), state)
+
+
+def test_another_number_of_classes_is_refused_unless_the_head_is_to_be_new(model, donor, file):
+    other = residua.create_model("resnet18", num_classes=3)
+    fresh = other.head.fc.weight.clone()
+    torch.save(residua.torchvision_state_dict(donor), file)
+    line = refused(other, file)
+    assert "head.fc.weight is (10, 512) in the file, (3, 512) in the model" in line
+    assert "--head new" in line
+    report = residua.load_weights(other, file, head="new")
+    assert report.fresh == ("head.fc.weight", "head.fc.bias")
+    assert "fresh: head.fc.weight" in str(report)
+    assert torch.equal(other.head.fc.weight, fresh)
+    assert torch.equal(other.stem.conv.weight, donor.stem.conv.weight)
+
+
+def test_a_checkpoint_without_a_head_says_so(model, donor, file):
+    body = {k: v for k, v in donor.state_dict().items() if not k.startswith("head.")}
+    torch.save(body, file)
+    assert "saved without a head" in refused(model, file)
+    residua.load_weights(model, file, head="new")
+    assert torch.equal(model.stem.conv.weight, donor.stem.conv.weight)
+
+
+def test_a_features_only_model_needs_no_head_from_the_file(donor, file):
+    body = residua.create_model("resnet18", features_only=True)
+    torch.save(donor.state_dict(), file)
+    report = residua.load_weights(body, file)
+    assert len(report.loaded) == 120
+    assert torch.equal(body.stem.conv.weight, donor.stem.conv.weight)
+
+
+def test_another_number_of_channels_says_which(donor, file):
+    grey = residua.create_model("resnet18", num_classes=10, in_channels=1)
+    torch.save(residua.torchvision_state_dict(donor), file)
+    line = refused(grey, file)
+    assert "pictures of 3 channels, the model takes 1" in line
+    assert "in_channels=3" in line
+
+
+@pytest.mark.parametrize(
+    "theirs, ours, says",
+    [
+        ("resnet34", "resnet18", "it looks like resnet34 (3-4-6-3 basic blocks), not resnet18 "),
+        ("resnet50", "resnet34", "it looks like resnet50 (3-4-6-3 bottleneck blocks)"),
+        ("resnet50", "resnetv2_50", "it looks like resnet50 (3-4-6-3 bottleneck"),
+        ("resnetv2_50", "resnet50", "it looks like resnetv2_50 (3-4-6-3 pre-activation bottleneck"),
+        ("resnet18", "resnet20_cifar", "not plain20_cifar or resnet20_cifar (3-3-3 basic blocks)"),
+        ("resnet18", "resnet9_cifar", "it looks like resnet18 (2-2-2-2 basic blocks)"),
+    ],
+)
+def test_a_checkpoint_of_another_model_says_of_which(theirs, ours, says, file):
+    torch.save(residua.create_model(theirs).state_dict(), file)
+    line = refused(residua.create_model(ours), file)
+    assert "is of another model" in line
+    assert says in line
+
+
+def test_differences_are_listed_by_name_with_shapes_and_their_number(model, donor, file):
+    state = dict(residua.torchvision_state_dict(donor))
+    del state["bn1.weight"]
+    state["bn1.bias"] = torch.zeros(65)
+    state["extra.weight"] = torch.zeros(2, 3)
+    torch.save(state, file)
+    line = refused(model, file)
+    assert "does not fit the model, 3 differences" in line
+    assert "stem.norm.weight (64,) is missing" in line
+    assert "stem.norm.bias (bn1.bias) is (65,) in the file, (64,) in the model" in line
+    assert "extra.weight (2, 3) in the file has no place in the model" in line
+
+
+def test_at_most_five_differences_are_listed(model, donor, file):
+    state = {k: v for k, v in donor.state_dict().items() if not k.endswith("bias")}
+    state["head.fc.bias"] = torch.zeros(10)
+    torch.save(state, file)
+    line = refused(model, file)
+    assert "20 differences" in line
+    assert line.count("is missing") == 5
+    assert line.endswith("; and 15 more")
+
+
+def test_whole_numbers_are_not_taken_for_weights(model, donor, file):
+    state = dict(donor.state_dict())
+    state["stem.conv.weight"] = torch.zeros(64, 3, 7, 7, dtype=torch.int8)
+    torch.save(state, file)
+    assert "stem.conv.weight is torch.int8 in the file, torch.float32 here" in refused(model, file)
+
+
+def test_names_of_no_known_layout_are_refused(model, file):
+    torch.save({"features.0.weight": torch.zeros(1)}, file)
+    assert "names of no layout known here (such as 'features.0.weight')" in refused(model, file)
+
+
+def test_networks_with_standardised_weights_are_not_taken_for_group_norm(file):
+    model = residua.create_model("resnetv2_50", norm="group", num_classes=10)
+    with torch.device("meta"):
+        names = timm_state_dict(residua.create_model("resnetv2_50", num_classes=10))
+    torch.save({k: torch.zeros(v.shape) for k, v in names.items() if "running" not in k}, file)
+    assert "BiT" in refused(model, file)
+
+
+def test_an_unknown_way_with_the_head_is_refused(model, donor, file):
+    torch.save(donor.state_dict(), file)
+    with pytest.raises(BadInput, match="expected keep or new"):
+        residua.load_weights(model, file, head="replace")
+
+
+def test_torchvision_s_layout_has_torchvision_s_names(donor):
+    names = list(residua.torchvision_state_dict(donor))
+    assert names[:3] == ["conv1.weight", "bn1.weight", "bn1.bias"]
+    assert "layer2.0.downsample.0.weight" in names
+    assert names[-2:] == ["fc.weight", "fc.bias"]
+    assert len(names) == 122  # as in torchvision's resnet18-f37072fd.pth
+
+
+@pytest.mark.parametrize(
+    "name, options, why",
+    [
+        ("resnetv2_18", {}, "pre-activation"),
+        ("resnet20_cifar", {}, "32-pixel"),
+        ("resnet9_cifar", {}, "not built of residual blocks"),
+        ("plain18", {}, "shortcuts"),
+        ("resnet18", {"shortcut": "A"}, "shortcuts"),
+        ("resnet18", {"shortcut": "C"}, "shortcuts"),
+        ("resnet18", {"norm": "group"}, "batch norm"),
+        ("resnet50", {"stride_on": "1x1"}, "strides on the 1x1"),
+    ],
+)
+def test_a_model_that_torchvision_does_not_have_is_not_written_as_one(name, options, why):
+    with torch.device("meta"):
+        model = residua.create_model(name, **options)
+    with pytest.raises(BadInput, match=f"no layout of torchvision's: .*{why}"):
+        residua.torchvision_state_dict(model)
+
+
+def test_only_pre_activation_networks_are_written_in_timm_s_v2_layout(donor):
+    with pytest.raises(BadInput, match="not a pre-activation network"):
+        timm_state_dict(donor)
+
+
+def test_read_weights_keeps_the_writer_s_names(donor, file):
+    torch.save({"state_dict": residua.torchvision_state_dict(donor)}, file)
+    assert list(read_weights(file)) == list(residua.torchvision_state_dict(donor))
