@@ -53,7 +53,7 @@ class Clock:
     def x_by(self, steps: Sequence[float]) -> dict[str, list[float]]:
         """Return the x of a curve in every unit, rounded to what a screen can show."""
         return {
-            unit: list(steps)
+            unit: [round(step) for step in steps]
             if unit == "step"
             else [float(f"{self.at(unit, step):.6g}") for step in steps]
             for unit in self.units

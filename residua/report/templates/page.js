@@ -39,7 +39,6 @@
     gridcolor: colour("--rule"), zeroline: false, linecolor: colour("--rule"),
     tickfont: { color: colour("--muted"), size: 12 }, ticks: "", automargin: true, fixedrange: touch,
     title: { font: { color: colour("--muted"), size: 12 }, standoff: 8 }, separatethousands: true,
-    spikecolor: colour("--muted"), spikethickness: 1,
   });
 
   const baseLayout = () => ({
@@ -68,7 +67,8 @@
       type: "line", yref: "paper", y0: 0, y1: 1, x0: mark[by], x1: mark[by], layer: "below",
       line: { color: "var(--warn)", width: 1, dash: "dot" },
     }));
-    return { ...figure, data, layout: { ...figure.layout, shapes, xaxis: { title: { text: unitNames[by] }, rangemode: "tozero", hoverformat: by === "step" ? ",.0f" : ".3~f", unifiedhovertitle: { text: `%{x} ${unitNames[by]}` } } } };
+    const text = by === "step" ? "step %{x:,.0f}" : by === "epoch" ? "epoch %{x:.2~f}" : "%{x:.2~f} minutes";
+    return { ...figure, data, layout: { ...figure.layout, shapes, xaxis: { title: { text: unitNames[by] }, rangemode: "tozero", spikecolor: "var(--muted)", spikethickness: 1, unifiedhovertitle: { text } } } };
   };
 
   const scaleOf = (name) => [[0, `var(--${name}-0)`], [1, `var(--${name}-1)`]];
@@ -113,7 +113,7 @@
   const confusionFigure = (figure, width) => {
     const size = figure.names.length;
     const named = size <= 40 && (size <= 24 || width > 480);
-    const letters = width < 480 ? 9 : 18;
+    const letters = width < 480 ? 9 : 22;
     const ticks = {
       tickmode: "array", tickvals: named ? figure.names.map((_, i) => i) : [], showgrid: false,
       ticktext: named ? figure.names.map((name) => asText(shorter(name, letters))) : [],
