@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 NormFactory = Callable[[int], nn.Module]
@@ -23,18 +24,29 @@ NormFactory = Callable[[int], nn.Module]
 MAX_GROUPS = 32  # Wu, He 2018, section 4.1
 
 
+class GroupNorm(nn.GroupNorm):
+    """torch's group norm, which also takes a single value a group: there it returns beta.
+
+    torch's own refuses one picture whose map is one pixel when a group is one channel, in
+    evaluation too; small pictures come to that in the last stage.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise: (N, C, H, W) -> (N, C, H, W)."""
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 def _group_norm(channels: int) -> nn.Module:
     # At least two channels a group where there are two, or group norm would be instance norm.
-    return nn.GroupNorm(math.gcd(MAX_GROUPS, max(channels // 2, 1)), channels)
+    return GroupNorm(math.gcd(MAX_GROUPS, max(channels // 2, 1)), channels)
 
 
 def _layer_norm(channels: int) -> nn.Module:
-    return nn.GroupNorm(1, channels)
+    return GroupNorm(1, channels)
 
 
 def _instance_norm(channels: int) -> nn.Module:
-    # As a group norm it also takes maps of one pixel (where it returns beta), as at tiny inputs.
-    return nn.GroupNorm(channels, channels)
+    return GroupNorm(channels, channels)
 
 
 NORMS: dict[str, NormFactory | None] = {
