@@ -24,5 +24,5 @@ def nearest(name: str, names: Iterable[str], n: int = 3) -> str:
     >>> nearest("resnet5", ["resnet50", "unet"])
     ' Did you mean resnet50?'
     """
-    close = difflib.get_close_matches(name, list(names), n=n, cutoff=0.5)
+    close = difflib.get_close_matches(name, list(names), n=n, cutoff=0.6)
     return f" Did you mean {', '.join(close)}?" if close else ""

@@ -1,0 +1,157 @@
+"""Train a network on pictures, go on with a run, open a run that is there.
+
+run = residua.train("path/to/pictures", model="resnet18", budget="10m")
+run.predict("picture.jpg")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from residua.errors import BadInput
+from residua.training.fit import Watcher
+from residua.training.folder import RunFolder
+from residua.training.lr_range import RangeTest
+from residua.training.recipe import LENGTHS, Recipe, read_yaml, with_overrides
+from residua.training.recipes import load_recipe
+from residua.training.run import Run
+from residua.training.session import Request, Session
+
+
+def train(
+    source: str | Path,
+    *,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    model: str | None = None,
+    recipe: str | Recipe = "quick",
+    budget: str | None = None,
+    epochs: float | None = None,
+    settings: Sequence[str] = (),
+    seed: int = 0,
+    workers: int | None = None,
+    device: str = "auto",
+    weights: str | Path | None = None,
+    head: str = "keep",
+    overwrite: bool = False,
+    skip_unreadable: bool = False,
+    watcher: Watcher | None = None,
+    command: str = "",
+) -> Run:
+    """Train a network and write a report; return the finished run.
+
+    Args:
+        source: a folder of class folders, a CSV, an archive, or a named set such as "digits".
+        out: the run's folder; None takes runs/NAME-MODEL with the next free number.
+        data: where a named set's files are.
+        model: one of `residua.list_models()`; None chooses by the pictures' size.
+        recipe: a name, a .yaml file or a Recipe.
+        budget: wall clock for everything, as "10m"; or epochs: passes over the data.
+        settings: "dotted.key=value", as `--set`.
+        seed: decides initial weights, splits, order and augmentation.
+        workers: processes that prepare pictures; None: as many as pay.
+        device: "auto", "cpu", "cuda" or "mps".
+        weights: a checkpoint to start from; head "new" leaves its last layer out.
+        overwrite: replace a run that is in `out` already.
+        skip_unreadable: leave pictures out that cannot be read, rather than refuse the set.
+        watcher: is told of progress.
+
+    Raises:
+        BadInput: anything wrong with what was given, in one line. ResiduaError: a run that failed.
+    """
+    request = Request(
+        source=str(source),
+        data=None if data is None else str(data),
+        recipe=_chosen(recipe, settings, model=model, budget=budget, epochs=epochs),
+        seed=seed,
+        workers=workers,
+        device=device,
+        weights=None if weights is None else str(weights),
+        head=head,
+        skip_unreadable=skip_unreadable,
+        command=command,
+    )
+    folder = RunFolder(Path(out) if out is not None else _free_folder(request))
+    return Session(folder, request, watcher or Watcher()).start(overwrite=overwrite)
+
+
+def find_lr(source: str | Path, **request: Any) -> RangeTest:
+    """Run a learning-rate range test (Smith 2017) instead of training; takes what `train` takes."""
+    recipe = _chosen(
+        request.pop("recipe", "quick"),
+        request.pop("settings", ()),
+        **{key: request.pop(key, None) for key in ("model", "budget", "epochs")},
+    )
+    watcher = request.pop("watcher", None) or Watcher()
+    for key in ("data", "weights"):
+        if request.get(key) is not None:
+            request[key] = str(request[key])
+    asked = Request(source=str(source), recipe=recipe, **request)
+    return Session(RunFolder(Path()), asked, watcher).find_lr()
+
+
+def _chosen(recipe: str | Recipe, settings: Sequence[str], **values: Any) -> Recipe:
+    """Return the recipe with settings applied, those with an argument of their own last."""
+    base = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    named = [f"{key}={value}" for key, value in values.items() if value is not None]
+    return with_overrides(base, [*settings, *named])
+
+
+def resume(
+    path: str | Path,
+    *,
+    budget: str | None = None,
+    epochs: float | None = None,
+    settings: Sequence[str] = (),
+    workers: int | None = None,
+    device: str | None = None,
+    watcher: Watcher | None = None,
+) -> Run:
+    """Go on with a run after a crash, a kill or an interruption, or make a finished one longer.
+
+    Only the length can change: epochs and steps are totals, a budget is time to add.
+    """
+    folder = RunFolder(Path(path))
+    if not folder.config.exists():
+        raise BadInput(f"{path}: no run to go on with (there is no {folder.config.name})")
+    request = Request.from_config(read_yaml(folder.config), str(folder.config))
+    asked = list(settings)
+    for key, value in (("budget", budget), ("epochs", epochs)):
+        if value is not None:
+            asked.append(f"{key}={value}")
+    strange = [a for a in asked if a.partition("=")[0].strip() not in LENGTHS]
+    if strange:
+        raise BadInput(
+            f"{strange[0]}: a run that goes on keeps its recipe; only {', '.join(LENGTHS)} can change"
+        )
+    longer = None
+    if asked:
+        longer = with_overrides(request.recipe, asked)
+    changes: dict[str, Any] = {}
+    if workers is not None:
+        changes["workers"] = workers
+    if device is not None:
+        changes["device"] = device
+    session = Session(folder, request.changed(**changes), watcher or Watcher())
+    return session.resume(longer)
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run that has been trained, to evaluate it or to predict with it."""
+    return Run(RunFolder(Path(path)))
+
+
+def _free_folder(request: Request) -> Path:
+    """Return runs/NAME-MODEL, or with the next number if that is taken."""
+    name = Path(request.source).expanduser().absolute().name or request.source
+    stem = f"{name}-{request.recipe.model or request.recipe.name}"
+    number, path = 1, Path("runs") / stem
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{stem}-{number}"
+    return path
+
+
+__all__ = ["Recipe", "Run", "find_lr", "open_run", "resume", "train"]

@@ -1,0 +1,439 @@
+"""The training loop.
+
+Every step is a function of the recipe, the plan, the seed and the step's number:
+
+    torch.manual_seed(hash(seed, step));  batch = batches(seed, step);  lr = schedule(step)
+    loss(model(batch)).backward();  update
+
+so that a run that was killed and resumed ends with the same weights, bit by bit, on a CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import signal
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from residua.data.augmentation import mix
+from residua.data.batches import Batch, Batches, to_input
+from residua.data.counter import bits
+from residua.errors import ResiduaError
+from residua.nn import is_norm
+from residua.training.optimisers import lr_factor
+from residua.training.plan import Plan
+from residua.training.recipe import Recipe
+from residua.training.recorder import FlightRecorder, Traces, warnings
+from residua.training.task import classification_loss
+
+TRACE_POINTS = 1000  # steps of a run whose loss is kept for the report, about
+MOST_SKIPPED = 20  # batches in a row
+CHECK_EVERY = 10  # steps between looks at the loss on a device that computes asynchronously
+
+
+@dataclass
+class State:
+    """Where a run is; everything that a checkpoint holds besides tensors."""
+
+    step: int = 0
+    seconds: float = 0.0  # of training so far, over all resumptions
+    best_accuracy: float = -1.0
+    best_step: int = 0
+    skipped: int = 0
+    loss_sum: float = 0.0  # of training, since the last evaluation
+    loss_count: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)  # a row an evaluation
+    steps: list[dict[str, Any]] = field(default_factory=list)  # a row a kept step
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+    warned: list[str] = field(default_factory=list)
+    traces: Traces = field(default_factory=lambda: Traces([]))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> State:
+        """Return the state that `as_dict` gave."""
+        return cls(**{**values, "traces": Traces(**values["traces"])})
+
+
+class Watcher:
+    """What the loop tells the outside; every method does nothing unless overridden."""
+
+    def note(self, text: str) -> None:
+        """Say something once, in plain words."""
+
+    def warn(self, text: str) -> None:
+        """Say what goes wrong, in plain words."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Say how far a longer preparation is."""
+
+    def start(self, plan: Plan, state: State) -> None:
+        """Say that training begins or goes on at state.step."""
+
+    def step(self, state: State, loss: float, lr: float) -> None:
+        """Say that a step is done; now and then only."""
+
+    def evaluated(self, row: dict[str, Any]) -> None:
+        """Say what an evaluation found."""
+
+    def end(self) -> None:
+        """Say that the loop has ended, in whichever way."""
+
+
+class InterruptedRunError(ResiduaError):
+    """The run was asked to stop and has saved itself."""
+
+    exit_code = 130
+
+
+class NonFiniteLossError(ResiduaError):
+    """The loss became infinite or NaN."""
+
+
+class Average:
+    """An exponential moving average of a model's weights and statistics.
+
+    a <- d a + (1 - d) w, d = min(decay, (1 + t) / (10 + t)) so that early steps are soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.pairs = _floating(self.model), _floating(model)
+        self.counters = _counters(self.model), _counters(model)
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after step number `step`."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(*self.pairs, 1.0 - decay)
+        for ours, theirs in zip(*self.counters, strict=True):
+            ours.copy_(theirs)
+
+
+def _floating(model: nn.Module) -> list[torch.Tensor]:
+    return [t.detach() for t in model.state_dict(keep_vars=True).values() if t.is_floating_point()]
+
+
+def _counters(model: nn.Module) -> list[torch.Tensor]:
+    return [t for t in model.state_dict(keep_vars=True).values() if not t.is_floating_point()]
+
+
+def freeze(model: nn.Module, prefixes: tuple[str, ...]) -> list[nn.Module]:
+    """Stop gradients of the modules under these names; return the norms to keep in evaluation.
+
+    Raises ResiduaError for a prefix that names nothing.
+    """
+    norms = []
+    for prefix in prefixes:
+        found = [m for name, m in model.named_modules() if name == prefix]
+        if not found:
+            names = ", ".join(name for name, _ in model.named_children())
+            raise ResiduaError(f"freeze: the model has no module {prefix!r}; it has {names}, ...")
+        found[0].requires_grad_(False)
+        norms += [m for m in found[0].modules() if is_norm(m)]
+    return norms
+
+
+@dataclass
+class Loop:
+    """The parts of one training; `run` trains from state.step to the end of the plan."""
+
+    fabric: Fabric
+    model: nn.Module  # the plain module
+    recipe: Recipe
+    plan: Plan
+    seed: int
+    batches: Batches
+    optimiser: torch.optim.Optimizer
+    mean: torch.Tensor
+    std: torch.Tensor
+    classes: int
+    state: State
+    evaluate: Callable[[nn.Module], dict[str, Any]]  # measures of the validation split
+    save: Callable[[Loop], None]  # writes the checkpoint
+    keep_best: Callable[[Loop], None]  # writes the best weights
+    describe: Callable[[Any], str]  # the names of the pictures with these indices
+    watcher: Watcher
+    average: Average | None = None
+    frozen: list[nn.Module] = field(default_factory=list)  # norms that stay in evaluation mode
+    polish: Callable[[nn.Module], object] | None = None  # done to the result after the last step
+
+    def __post_init__(self) -> None:
+        module: Any = torch.compile(self.model) if self.plan.compile else self.model
+        self.wrapped, self.stepper = self.fabric.setup(module, self.optimiser)
+        self.recorder = FlightRecorder(self.model, self.plan.record_every)
+        if not self.state.traces.stages:
+            self.state.traces.stages = list(self.recorder.stages)
+        self.asynchronous = self.fabric.device.type != "cpu"
+        self.pending: list[tuple[int, torch.Tensor, Any]] = []
+        self.keep_step_every = max(1, self.plan.steps // TRACE_POINTS)
+        self.losses: list[torch.Tensor] = []  # not yet in state.loss_sum
+        self.skipped_in_a_row = 0
+
+    @property
+    def result(self) -> nn.Module:
+        """The model to evaluate and to keep: the average if there is one."""
+        return self.average.model if self.average is not None else self.model
+
+    def lr(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        plan = self.plan
+        return plan.lr * lr_factor(self.recipe.schedule, step, plan.steps, plan.steps_per_epoch)
+
+    def run(self) -> None:
+        """Train to the end of the plan; saves on the way, at the end and when interrupted."""
+        state, plan = self.state, self.plan
+        self.watcher.start(plan, state)
+        try:
+            with _interruptible() as interrupted:
+                self._run(interrupted)
+        finally:
+            self.watcher.end()
+
+    def _run(self, interrupted: list[int]) -> None:
+        state, plan = self.state, self.plan
+        before, began = state.seconds, time.monotonic()
+        saved = began
+        self._train_mode()
+        for phase in plan.phases:
+            if state.step >= phase.stop:
+                continue
+            self.batches.set_size(phase.size)
+            with contextlib.closing(self._iterate(phase.stop)) as batches:
+                for batch in batches:
+                    loss = self._step(state.step, batch)
+                    state.step += 1
+                    state.seconds = before + time.monotonic() - began
+                    self._trace(loss)
+                    if state.step % plan.evaluate_every == 0 or state.step == plan.steps:
+                        self._evaluate()
+                    if time.monotonic() - saved > self.recipe.checkpoint_seconds:
+                        self._save()
+                        saved = time.monotonic()
+                    if interrupted:
+                        self._save()
+                        raise InterruptedRunError(f"stopped at step {state.step} of {plan.steps}")
+        self._save()
+
+    def _iterate(self, stop: int) -> Generator[Batch, None, None]:
+        yield from self.batches.iterate(self.state.step, stop)
+
+    def _train_mode(self) -> None:
+        self.wrapped.train()
+        for norm in self.frozen:  # a frozen norm would still move its running statistics
+            norm.eval()
+
+    # -- one step ---------------------------------------------------------------------------------
+
+    def _step(self, step: int, batch: Batch) -> torch.Tensor:
+        """Do one update and return its loss."""
+        torch.manual_seed(int(bits(self.seed, 0, step, 0).item()) >> 1)  # dropout and the like
+        lr = self.lr(step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        recording = self.recorder.due(step)
+        guard = self._buffers() if self.recipe.non_finite == "skip" else None
+        # Hooks on a compiled module are not called; its gradients and updates are still recorded.
+        listening = recording and not self.plan.compile
+        with self.recorder.listening() if listening else contextlib.nullcontext():
+            loss = self._forward_backward(step, batch)
+        if not self._finite(step, loss, batch, guard):
+            self.stepper.zero_grad(set_to_none=True)
+            return loss
+        if self.recipe.clip_gradient is not None:
+            self.fabric.clip_gradients(
+                self.wrapped, self.stepper, max_norm=self.recipe.clip_gradient
+            )
+        if recording:
+            self.recorder.before_update()
+        self.stepper.step()
+        if recording:
+            self._record(step)
+        self.stepper.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(step)
+        return loss
+
+    def _forward_backward(self, step: int, batch: Batch) -> torch.Tensor:
+        """Return the mean loss; gradients are summed over the parts of the batch."""
+        parts = self.recipe.accumulate
+        pictures, labels = batch.pictures.chunk(parts), batch.labels.chunk(parts)
+        total: torch.Tensor | None = None
+        for i, (some, truth) in enumerate(zip(pictures, labels, strict=True)):
+            x = to_input(some, self.mean, self.std)
+            x, targets = self._mixed(x, truth, step * parts + i)
+            more = i + 1 < len(pictures)
+            with self.fabric.no_backward_sync(self.wrapped, enabled=more):
+                loss = classification_loss(
+                    self.recipe.loss, self.wrapped(x), targets, self.recipe.label_smoothing
+                )
+                loss = loss * (len(truth) / len(batch.labels)) if parts > 1 else loss
+                self.fabric.backward(loss)
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None
+        return total
+
+    def _mixed(
+        self, x: torch.Tensor, labels: torch.Tensor, counter: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        section = self.recipe.augmentation
+        if not (section.mixup or section.cutmix):
+            return x, labels
+        return mix(
+            x,
+            labels,
+            self.classes,
+            mixup=section.mixup,
+            cutmix=section.cutmix,
+            smoothing=self.recipe.label_smoothing,
+            seed=self.seed,
+            step=counter,
+        )
+
+    # -- when the loss is not a number ----------------------------------------------------------------
+
+    def _buffers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [(b, b.clone()) for b in self.model.buffers() if b.is_floating_point()]
+
+    def _finite(self, step: int, loss: torch.Tensor, batch: Batch, guard: list[Any] | None) -> bool:
+        """Return whether to update; raises NonFiniteLossError where the recipe says stop."""
+        if guard is None and self.asynchronous:
+            self.pending.append((step, loss, batch.indices))
+            if len(self.pending) >= CHECK_EVERY:
+                self._check_pending()
+            return True
+        finite = bool(torch.isfinite(loss))
+        if self.fabric.world_size > 1:
+            everywhere: Any = self.fabric.all_reduce(torch.tensor(float(finite)), reduce_op="mean")
+            finite = float(everywhere) == 1.0
+        if finite:
+            self.skipped_in_a_row = 0
+            return True
+        if guard is None:
+            raise self._not_finite(step, float(loss), batch.indices)
+        with torch.no_grad():
+            for buffer, before in guard:
+                buffer.copy_(before)
+        self.state.skipped += 1
+        self.skipped_in_a_row += 1
+        self._warn("non-finite", step, f"step {step}: the loss is {float(loss)}; batch left out")
+        if self.skipped_in_a_row >= MOST_SKIPPED:
+            raise self._not_finite(step, float(loss), batch.indices)
+        return False
+
+    def _check_pending(self) -> None:
+        pending, self.pending = self.pending, []
+        for step, loss, indices in pending:
+            value = float(loss)
+            if not math.isfinite(value):
+                raise self._not_finite(step, value, indices)
+
+    def _not_finite(self, step: int, value: float, indices: Any) -> NonFiniteLossError:
+        return NonFiniteLossError(
+            f"step {step}: the loss is {value} (learning rate {self.lr(step):.3g});"
+            f" the batch held {self.describe(indices)}"
+        )
+
+    # -- what is kept -----------------------------------------------------------------------------
+
+    def _record(self, step: int) -> None:
+        reading = self.recorder.after_update()
+        self.state.traces.add(step, reading)
+        for key, text in warnings(reading, step, self.plan.steps).items():
+            self._warn(key, step, text)
+
+    def _warn(self, key: str, step: int, text: str) -> None:
+        """Warn of each kind of trouble once."""
+        if key not in self.state.warned:
+            self.state.warned.append(key)
+            self.state.warnings.append({"step": step, "text": text})
+            self.watcher.warn(text)
+
+    def _trace(self, loss: torch.Tensor) -> None:
+        state = self.state
+        self.losses.append(loss)
+        if state.step % self.keep_step_every == 0:
+            last = state.steps[-1] if state.steps else {"step": 0, "seconds": 0.0}
+            took = max(state.seconds - last["seconds"], 1e-9)
+            pictures = (state.step - last["step"]) * self.recipe.batch
+            row = {
+                "step": state.step,
+                "seconds": state.seconds,
+                "loss": float(loss),
+                "lr": self.lr(state.step - 1),
+                "pictures_per_second": pictures / took,
+            }
+            state.steps.append(row)
+            self.watcher.step(state, row["loss"], row["lr"])
+
+    def _evaluate(self) -> None:
+        self._check_pending()
+        state = self.state
+        self._sum_losses()
+        train_loss = state.loss_sum / state.loss_count if state.loss_count else math.nan
+        state.loss_sum, state.loss_count = 0.0, 0
+        if self.polish is not None and state.step == self.plan.steps:
+            self.polish(self.result)
+        measures = self.evaluate(self.result)
+        self._train_mode()
+        row = {
+            "step": state.step,
+            "epoch": state.step / self.plan.steps_per_epoch,
+            "minutes": state.seconds / 60,
+            "train_loss": train_loss,
+            "val_loss": measures["loss"],
+            "val_accuracy": measures["accuracy"],
+            "lr": self.lr(state.step - 1),
+        }
+        state.history.append(row)
+        if row["val_accuracy"] >= state.best_accuracy:
+            state.best_accuracy, state.best_step = row["val_accuracy"], state.step
+            self.keep_best(self)
+        self.watcher.evaluated(row)
+
+    def _sum_losses(self) -> None:
+        for loss in self.losses:
+            value = float(loss)
+            if math.isfinite(value):
+                self.state.loss_sum += value
+                self.state.loss_count += 1
+        self.losses = []
+
+    def _save(self) -> None:
+        self._check_pending()
+        self._sum_losses()
+        self.save(self)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second SIGINT does interrupt."""
+    received: list[int] = []
+
+    def remember(number: int, _: Any) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        before = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals are somebody else's
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

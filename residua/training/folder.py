@@ -1,0 +1,146 @@
+"""The folder of a run, and the model files in it.
+
+config.yaml              what was asked for: source, seed, recipe, command
+split.json               which picture is in which split, by name
+setup.json               what was decided: plan, model, picture size, normalisation, classes
+checkpoint.safetensors   where training is; `--resume` goes on from it
+best.safetensors         the weights that did best on the validation split so far
+model.safetensors        the finished model
+metrics.csv, events.*    the curves; report.html the page for people
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from residua.errors import BadInput
+from residua.models import create_model
+from residua.training.checkpoint import read_tensors, write_tensors, write_text
+from residua.training.inputs import Normalisation, Shape
+
+MODEL_FORMAT = "residua-model-1"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run, by name."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """What was asked for."""
+        return self.path / "config.yaml"
+
+    @property
+    def split(self) -> Path:
+        """Which picture is in which split."""
+        return self.path / "split.json"
+
+    @property
+    def setup(self) -> Path:
+        """What was decided."""
+        return self.path / "setup.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where training is."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The best weights so far."""
+        return self.path / "best.safetensors"
+
+    @property
+    def model(self) -> Path:
+        """The finished model."""
+        return self.path / "model.safetensors"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.path / "report.html"
+
+    def write_config(self, values: dict[str, Any]) -> None:
+        """Write config.yaml."""
+        write_text(self.config, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON in a file of ours; BadInput if it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Everything that is needed to build a trained model again and to feed it."""
+
+    name: str
+    options: dict[str, Any]
+    classes: tuple[str, ...]
+    shape: Shape
+    normalisation: Normalisation
+    flip: bool  # evaluation also looks at the mirrored picture
+
+    def build(self) -> nn.Module:
+        """Return the network with fresh weights, channels last."""
+        model = create_model(self.name, len(self.classes), self.shape.channels, **self.options)
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelCard:
+        """Return the card that `as_dict` gave."""
+        norm = values["normalisation"]
+        return cls(
+            values["name"],
+            values["options"],
+            tuple(values["classes"]),
+            Shape(**values["shape"]),
+            Normalisation(tuple(norm["mean"]), tuple(norm["std"])),
+            values["flip"],
+        )
+
+
+def write_model(path: Path, model: nn.Module, card: ModelCard, facts: dict[str, Any]) -> None:
+    """Write weights and card as one safetensors file; `facts` (accuracy, versions) go with them."""
+    metadata = {
+        "format": MODEL_FORMAT,
+        "card": json.dumps(card.as_dict()),
+        "facts": json.dumps(facts),
+    }
+    write_tensors(path, model.state_dict(), metadata)
+
+
+def read_model(path: Path) -> tuple[nn.Module, ModelCard, dict[str, Any]]:
+    """Return the trained network (evaluation mode, CPU), its card and its facts."""
+    tensors, metadata = read_tensors(path)
+    if metadata.get("format") != MODEL_FORMAT:
+        raise BadInput(f"{path}: not a model that residua trained ({MODEL_FORMAT})")
+    try:
+        card = ModelCard.from_dict(json.loads(metadata["card"]))
+        facts: dict[str, Any] = json.loads(metadata["facts"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{path}: a damaged model file ({error})") from None
+    model = card.build()
+    wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    found = {name: tuple(t.shape) for name, t in tensors.items()}
+    if wanted != found:
+        strange = sorted(set(wanted.items()) ^ set(found.items()))[0][0]
+        raise BadInput(f"{path}: the weights are not those of {card.name} ({strange} differs)")
+    model.load_state_dict(tensors)
+    return model.eval(), card, facts

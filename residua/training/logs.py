@@ -1,0 +1,59 @@
+"""metrics.csv and TensorBoard events of a run; rows past the checkpoint are dropped on a resume."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from residua.training.checkpoint import CannotSaveError, write_text
+
+COLUMNS = ("step", "epoch", "minutes", "train_loss", "val_loss", "val_accuracy", "lr")
+
+
+class Logs:
+    """Writes one row an evaluation, and the loss and learning rate of the steps that are kept."""
+
+    def __init__(self, folder: Path, history: list[dict[str, Any]], step: int) -> None:
+        """Go on after `step`, of which `history` holds the evaluations."""
+        self.csv = folder / "metrics.csv"
+        self.history = history
+        self.rewrite()
+        try:
+            self.events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        except OSError as error:
+            raise CannotSaveError(f"{folder}: cannot be written ({error.strerror})") from error
+
+    def rewrite(self) -> None:
+        """Write metrics.csv anew from the history; it is short, and so it is always whole."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.history)
+        write_text(self.csv, text.getvalue())
+
+    def step(self, step: int, loss: float, lr: float) -> None:
+        """Log one step to TensorBoard."""
+        self._scalars(step, {"train/loss": loss, "train/lr": lr})
+
+    def evaluated(self, row: dict[str, Any]) -> None:
+        """Log one evaluation to both."""
+        self.rewrite()
+        values = {"val/loss": row["val_loss"], "val/accuracy": row["val_accuracy"]}
+        self._scalars(row["step"], values | {"train/mean_loss": row["train_loss"]})
+
+    def _scalars(self, step: int, values: dict[str, float]) -> None:
+        try:
+            for name, value in values.items():
+                self.events.add_scalar(name, value, step)
+        except OSError as error:
+            raise CannotSaveError(
+                f"{self.csv.parent}: TensorBoard events cannot be written ({error.strerror})"
+            ) from error
+
+    def close(self) -> None:
+        """Flush and close the events."""
+        self.events.close()

@@ -1,0 +1,258 @@
+"""The plan: everything about a run that a clock decides, decided once and recorded.
+
+A budget in minutes becomes a number of steps by timing a few steps on a copy of the model:
+
+    steps = (budget - spent - evaluations) / sum_phase(share of run * seconds a step)
+
+and so do the precision and whether compiling pays. From there on the run is a function of the step.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from residua.data.batches import Batches, to_input
+from residua.errors import BadInput
+from residua.training.optimisers import make_optimiser
+from residua.training.recipe import Recipe, seconds
+from residua.training.task import classification_loss
+
+WARM_STEPS, TIMED_STEPS = 2, 6
+TIMED_SHARE = 0.05  # of the budget, at most, for timing
+MARGIN = 0.97  # of the budget is planned: timings are taken once, speed drifts
+EVALUATION_SHARE = 0.04  # of the budget, at most, for evaluations on the way
+MOST_EVALUATIONS = 20
+REPORT_SECONDS = 4.0
+RECORD_EVERY = 50  # steps between two looks of the flight recorder
+COMPILE_SECONDS = 90.0  # what torch.compile costs here before it pays, on a GPU
+COMPILE_GAIN = 0.15  # of the step that it saves, at least, where it is worth trying
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps start .. stop-1 are trained on pictures of `size` pixels."""
+
+    start: int
+    stop: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was decided: see the module."""
+
+    steps: int
+    steps_per_epoch: int
+    evaluate_every: int
+    record_every: int
+    precision: str
+    compile: bool
+    lr: float
+    phases: tuple[Phase, ...]
+    seconds_per_step: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Plan:
+        """Return the plan that `as_dict` gave."""
+        phases = tuple(Phase(**phase) for phase in values["phases"])
+        return cls(**{**values, "phases": phases})
+
+
+@dataclass
+class Trial:
+    """What timing a step needs; nothing in it is changed."""
+
+    model: nn.Module
+    batches: Batches
+    mean: torch.Tensor
+    std: torch.Tensor
+    device: torch.device
+
+    def time_step(self, recipe: Recipe, precision: str, size: int, limit: float) -> float:
+        """Return the seconds of a training step: input, forward, backward, update (the median)."""
+        model = copy.deepcopy(self.model).train()
+        optimiser = make_optimiser(model, recipe.optimiser, 1e-3)
+        before = self.batches.size
+        self.batches.set_size(size)
+        times: list[float] = []
+        began = time.perf_counter()
+        for step in range(WARM_STEPS + TIMED_STEPS):
+            start = time.perf_counter()
+            batch = self.batches.batch(step)
+            x = to_input(batch.pictures, self.mean, self.std)
+            with autocast(self.device, precision):
+                scores = model(x).float()
+            torch.autograd.backward(classification_loss(recipe.loss, scores, batch.labels))
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            synchronise(self.device)
+            times.append(time.perf_counter() - start)
+            if len(times) > 1 and time.perf_counter() - began > limit:
+                break
+        self.batches.set_size(before)
+        return statistics.median(times[min(WARM_STEPS, len(times) - 1) :])
+
+    @torch.no_grad()
+    def time_forward(self, precision: str, size: int) -> float:
+        """Return the seconds of one picture's evaluation."""
+        model = copy.deepcopy(self.model).eval()
+        batch = self.batches.batch(0)
+        x = to_input(batch.pictures, self.mean, self.std)
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            with autocast(self.device, precision):
+                model(x)
+            synchronise(self.device)
+            times.append(time.perf_counter() - start)
+        return min(times) / len(batch.labels) * (size / self.batches.size) ** 2
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the autocast context that Fabric's precision of that name uses."""
+    dtype = torch.float16 if precision == "16-mixed" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "32-true")
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def choose_precision(recipe: Recipe, trial: Trial, limit: float) -> str:
+    """Return the recipe's precision; "auto" is bfloat16 where the device is faster in it."""
+    if recipe.precision != "auto":
+        return recipe.precision
+    if trial.device.type == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    if trial.device.type != "cpu":
+        return "32-true"
+    size = trial.batches.size
+    single = trial.time_step(recipe, "32-true", size, limit / 2)
+    half = trial.time_step(recipe, "bf16-mixed", size, limit / 2)
+    return "bf16-mixed" if half < 0.9 * single else "32-true"
+
+
+def make_plan(
+    recipe: Recipe,
+    trial: Trial,
+    *,
+    lr: float,
+    spent: float,
+    evaluated: int,
+    tested: int,
+    say: Callable[[str], None],
+) -> Plan:
+    """Decide the length of the run and everything else that depends on the clock.
+
+    spent: seconds of the budget that preparation has used. evaluated, tested: pictures in an
+    evaluation on the way, and in the one at the end.
+    Raises BadInput if the budget is used up before training could begin.
+    """
+    size, per_epoch = trial.batches.size, trial.batches.steps_per_epoch
+    began = time.perf_counter()
+    budget = seconds(recipe.budget) if recipe.budget else None
+    limit = max(1.0, TIMED_SHARE * budget) if budget else 10.0
+    precision = choose_precision(recipe, trial, limit)
+    shares = _phase_shares(recipe, size)
+    step_time: float | None = None
+    evaluations: float
+    if budget is not None:
+        step_time = sum(
+            share * trial.time_step(recipe, precision, at, limit / len(shares))
+            for share, at in shares
+        )
+        picture = trial.time_forward(precision, size)
+        left = (budget - spent - (time.perf_counter() - began)) * MARGIN
+        left -= min(REPORT_SECONDS, 0.1 * budget) + picture * tested
+        if left < step_time:
+            raise BadInput(
+                f"budget {recipe.budget}: preparing took {spent:.0f} s and a step takes"
+                f" {step_time:.1f} s, so there is no time to train; give more"
+            )
+        one = picture * evaluated
+        evaluations = min(max(1.0, EVALUATION_SHARE * left / one), MOST_EVALUATIONS)
+        steps = max(1, int((left - min(evaluations * one, left / 2)) / step_time))
+        if recipe.max_epochs is not None:
+            steps = min(steps, max(1, math.ceil(recipe.max_epochs * per_epoch)))
+        evaluate_every = max(1, math.ceil(steps / evaluations), min(per_epoch, steps))
+    else:
+        steps = recipe.steps or max(1, round((recipe.epochs or 1) * per_epoch))
+        evaluate_every = max(1, round(recipe.evaluation.every_epochs * per_epoch))
+    plan = Plan(
+        steps=steps,
+        steps_per_epoch=per_epoch,
+        evaluate_every=evaluate_every,
+        record_every=RECORD_EVERY,
+        precision=precision,
+        compile=_compile(recipe, trial.device, steps, step_time),
+        lr=lr,
+        phases=_phases(shares, steps),
+        seconds_per_step=step_time,
+    )
+    say(_sentence(plan, recipe))
+    return plan
+
+
+def lengthened(plan: Plan, recipe: Recipe, size: int, steps: int) -> Plan:
+    """Return the plan with another number of steps in all."""
+    return replace(plan, steps=steps, phases=_phases(_phase_shares(recipe, size), steps))
+
+
+def _phase_shares(recipe: Recipe, size: int) -> list[tuple[float, int]]:
+    """Return (share of the run, size) for each phase; the last one is at the full size.
+
+    >>> _phase_shares(Recipe(epochs=1, progressive=((0.5, 0.75),)), 32)
+    [(0.5, 24), (0.5, 32)]
+    """
+    shares, before = [], 0.0
+    for until, scale in recipe.progressive:
+        shares.append((until - before, max(1, round(size * scale))))
+        before = until
+    shares.append((1.0 - before, size))
+    return [(share, at) for share, at in shares if share > 0]
+
+
+def _phases(shares: list[tuple[float, int]], steps: int) -> tuple[Phase, ...]:
+    phases, start, until = [], 0, 0.0
+    for share, size in shares:
+        until += share
+        stop = min(steps, round(until * steps))
+        if stop > start:
+            phases.append(Phase(start, stop, size))
+        start = stop
+    return tuple(phases)
+
+
+def _compile(recipe: Recipe, device: torch.device, steps: int, step_time: float | None) -> bool:
+    """Return whether compiling is expected to save more than it costs within the run."""
+    if recipe.compile != "auto":
+        return recipe.compile == "yes"
+    if device.type != "cuda" or recipe.progressive:
+        return False  # on a CPU it was measured to give no more than channels-last does
+    run = steps * (step_time if step_time is not None else 0.1)
+    return run * COMPILE_GAIN > COMPILE_SECONDS
+
+
+def _sentence(plan: Plan, recipe: Recipe) -> str:
+    epochs = plan.steps / plan.steps_per_epoch
+    text = f"{plan.steps:,} steps ({epochs:.1f} epochs) of {recipe.batch} pictures"
+    if plan.seconds_per_step is not None:
+        text += f", {plan.seconds_per_step * 1e3:.0f} ms each"
+    return f"{text}, {plan.precision}" + (", compiled" if plan.compile else "")

@@ -1,0 +1,250 @@
+"""A run that is there: evaluate it, predict with it, and what is done when training ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from residua.data.batches import to_input
+from residua.data.decode import EXTENSIONS
+from residua.data.pictures import Pictures, Split, open_pictures
+from residua.errors import BadInput
+from residua.training import inputs
+from residua.training.devices import choose_device, make_fabric
+from residua.training.evaluation import predict_all
+from residua.training.folder import ModelCard, RunFolder, read_json, read_model
+from residua.training.recipe import read_yaml
+from residua.training.task import Predictions, calibration, scores_by_class, summary
+
+EVALUATION_BATCH = 256
+
+
+@dataclass
+class Run:
+    """A trained network in its folder."""
+
+    folder: RunFolder
+    device: str = "auto"
+    measures: dict[str, Any] = field(default_factory=dict)  # of the end of training
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
+
+    @property
+    def report(self) -> Path:
+        """The report, an HTML file."""
+        return self.folder.report
+
+    @cached_property
+    def _read(self) -> tuple[nn.Module, ModelCard, dict[str, Any]]:
+        for path in (self.folder.model, self.folder.best):
+            if path.exists():
+                return read_model(path)
+        if self.folder.path.suffix == ".safetensors" and self.folder.path.is_file():
+            return read_model(self.folder.path)
+        raise BadInput(f"{self.folder.path}: no trained model there ({self.folder.model.name})")
+
+    @property
+    def model(self) -> nn.Module:
+        """The network, in evaluation mode."""
+        return self._read[0]
+
+    @property
+    def card(self) -> ModelCard:
+        """How the network is built and fed."""
+        return self._read[1]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the scores."""
+        return self.card.classes
+
+    @cached_property
+    def fabric(self) -> Fabric:
+        """The device that the run is used on."""
+        return make_fabric(choose_device(self.device), "32-true")
+
+    def evaluate(
+        self,
+        data: str | Path | None = None,
+        *,
+        split: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Any]:
+        """Measure the network; return accuracy, loss, per-class scores, calibration, confusion.
+
+        data: another set (its classes are matched by name); None: the run's own set and split.
+        split: "train", "val" or "test"; None: test where there is one, else val; all pictures of
+        another set that has no splits of its own.
+        """
+        pictures, own = self._pictures(data)
+        name, part = _part(pictures, split, own)
+        shape, classes = self.card.shape, self.card.classes
+        part.channels = shape.channels
+        store = inputs.open_store(part, shape, (shape.stored, shape.stored), None)
+        found = predict_with(
+            self.fabric, self.model, self.card, store, part.labels, progress=progress
+        )
+        return (
+            {"data": pictures.location, "split": name}
+            | summary(found, len(classes))
+            | {"calibration": calibration(found)}
+            | scores_by_class(found, classes)
+        )
+
+    def _pictures(self, data: str | Path | None) -> tuple[Pictures, bool]:
+        if data is not None:
+            return open_pictures(data, classes=self.card.classes), False
+        config = read_yaml(self.folder.config)
+        where = config.get("data")
+        return (
+            open_pictures(
+                config["source"],
+                data=None if where is None else Path(where),
+                split_record=read_json(self.folder.split),
+                classes=self.card.classes,
+            ),
+            True,
+        )
+
+    def predict(
+        self,
+        what: str | Path | Sequence[str | Path],
+        *,
+        top: int = 5,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Name what pictures show: files and folders (searched for pictures, names in order).
+
+        Returns a row a picture {path, class, confidence, top: [{class, confidence}]}, or
+        {path, error} for one that cannot be read.
+        """
+        given = [what] if isinstance(what, str | Path) else list(what)
+        paths = [path for item in given for path in _files(Path(item))]
+        rows: list[dict[str, Any]] = []
+        self.model.to(self.fabric.device)
+        for start in range(0, len(paths), EVALUATION_BATCH):
+            rows += self._predict_batch(paths[start : start + EVALUATION_BATCH], top)
+            if progress is not None:
+                progress(len(rows), len(paths))
+        return rows
+
+    @torch.no_grad()
+    def _predict_batch(self, paths: list[Path], top: int) -> list[dict[str, Any]]:
+        files = inputs.picture_files(paths, self.card.shape)
+        errors: dict[int, str] = {}
+        good: list[np.ndarray[Any, np.dtype[np.uint8]]] = []
+        for i in range(len(paths)):
+            try:
+                good.append(files[i])
+            except BadInput as error:
+                errors[i] = str(error)
+        probabilities = iter(self._probabilities(good))
+        rows: list[dict[str, Any]] = []
+        for i, path in enumerate(paths):
+            if i in errors:
+                rows.append({"path": str(path), "error": errors[i]})
+                continue
+            p = next(probabilities)
+            order = p.argsort(descending=True)[: max(1, top)].tolist()
+            best = [{"class": self.classes[k], "confidence": float(p[k])} for k in order]
+            rows.append({"path": str(path), **best[0], "top": best})
+        return rows
+
+    def _probabilities(self, pictures: list[Any]) -> torch.Tensor:
+        if not pictures:
+            return torch.empty(0, len(self.classes))
+        shape, device = self.card.shape, self.fabric.device
+        mean, std = (t.to(device) for t in self.card.normalisation.tensors())
+        batches = inputs.evaluation_batches(
+            inputs.Listed(pictures),
+            np.zeros(len(pictures), np.int64),
+            shape,
+            len(pictures),
+            device,
+        )
+        x = to_input(batches.batch(0).pictures, mean, std)
+        p: torch.Tensor = self.model(x).float().softmax(1)
+        if self.card.flip:
+            p = (p + self.model(x.flip(3)).float().softmax(1)) / 2
+        return p.cpu()
+
+
+def predict_with(
+    fabric: Fabric,
+    model: nn.Module,
+    card: ModelCard,
+    store: Any,
+    labels: Any,
+    progress: Callable[[int, int], None] | None = None,
+) -> Predictions:
+    """Return a trained network's predictions for every picture of a store."""
+    mean, std = (t.to(fabric.device) for t in card.normalisation.tensors())
+    batches = inputs.evaluation_batches(
+        store,
+        labels,
+        card.shape,
+        EVALUATION_BATCH,
+        fabric.device,
+        fabric.global_rank,
+        fabric.world_size,
+    )
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        if progress is not None:
+            progress(done, len(labels))
+
+    return predict_all(
+        fabric, model.to(fabric.device), batches, mean, std, flip=card.flip, progress=advance
+    )
+
+
+def _part(pictures: Pictures, split: str | None, own: bool) -> tuple[str, Split]:
+    """Return the split to evaluate, and its name."""
+    if split is not None:
+        if split not in pictures.splits:
+            raise BadInput(f"split {split!r}: the set has {', '.join(pictures.splits)}")
+        return split, pictures.splits[split]
+    how = pictures.split_record["how"]
+    if not own and "given" not in (how.get("val"), how.get("test")):  # no splits of its own
+        parts = list(pictures.splits.values())
+        return "all", _joined(parts)
+    name = "test" if "test" in pictures.splits else "val"
+    return name, pictures.splits[name]
+
+
+def _joined(parts: list[Split]) -> Split:
+    first = parts[0]
+    arrays = [p.array for p in parts if p.array is not None]
+    return Split(
+        np.concatenate([p.labels for p in parts]),
+        [name for p in parts for name in p.names],
+        first.channels,
+        None if first.paths is None else [path for p in parts for path in p.paths or []],
+        np.concatenate(arrays) if arrays else None,
+    )
+
+
+def _files(path: Path) -> list[Path]:
+    """Return a file as it is, a folder as the pictures under it in order of name."""
+    if path.is_dir():
+        found = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in EXTENSIONS]
+        if not found:
+            raise BadInput(f"{path}: no pictures in this folder")
+        return found
+    if not path.exists():
+        raise BadInput(f"{path}: there is no such file")
+    return [path]
