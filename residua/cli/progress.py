@@ -16,8 +16,8 @@ from rich.progress import (
 )
 
 from residua.cli.output import remarks
-from residua.training.fit import State, Watcher
 from residua.training.plan import Plan
+from residua.training.state import State, Watcher
 
 LONG = 2.0  # seconds after which a preparation shows a bar
 

@@ -109,6 +109,7 @@ def open_pictures(
     data: Path | None = None,
     seed: int = 0,
     val_fraction: float = 0.1,
+    most_val: int | None = None,
     split_record: Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
     download: bool = True,
@@ -117,7 +118,8 @@ def open_pictures(
 
     `data` is the folder of a named set's files (default: the cache folder), or the folder that the
     paths in a CSV are relative to (default: the CSV's own). Splits that the source does not bring
-    are made: stratified, and decided by `seed` and the pictures' names. `split_record` asks for
+    are made: stratified, and decided by `seed` and the pictures' names; `val` is `val_fraction` of
+    the training pictures, but no more than `most_val`. `split_record` asks for
     exactly that split, with the classes that it records. `classes` fixes the labels by name; a
     class that is not in it is an error, one that the data lacks keeps its label.
 
@@ -136,7 +138,7 @@ def open_pictures(
     if split_record is not None:
         rows, record, notes = split.repeat(found, split_record)
     else:
-        rows, record, notes = split.divide(found, seed=seed, val_fraction=val_fraction)
+        rows, record, notes = split.divide(found, seed, val_fraction, most_val)
     channels = _decide_channels(found.pictures)
     found.pictures.channels = channels
     return Pictures(

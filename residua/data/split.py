@@ -28,7 +28,7 @@ Rows = dict[str, npt.NDArray[np.int64]]
 Made = tuple[Rows, dict[str, Any], list[str]]
 
 
-def divide(source: Source, *, seed: int, val_fraction: float) -> Made:
+def divide(source: Source, seed: int, val_fraction: float, most_val: int | None = None) -> Made:
     """Return rows by split, the record of the split, and notes for the user."""
     names, labels = source.pictures.names, source.pictures.labels
     rows = dict(source.given or {"train": np.arange(len(names), dtype=np.int64)})
@@ -42,7 +42,8 @@ def divide(source: Source, *, seed: int, val_fraction: float) -> Made:
             rows["test"], train = hold_out(names, labels, train, TEST_FRACTION, seed)
             how["test"] = "made"
     if "val" not in rows:
-        fraction = val_fraction * total / len(train)
+        wanted = val_fraction * total
+        fraction = (wanted if most_val is None else min(wanted, most_val)) / len(train)
         rows["val"], train = hold_out(names, labels, train, min(fraction, 0.9), seed)
         how["val"] = how["train"] = "made"
         if len(rows["val"]) == 0:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from residua.errors import BadInput
-from residua.training.fit import Watcher
 from residua.training.folder import RunFolder
 from residua.training.lr_range import RangeTest
 from residua.training.recipe import LENGTHS, Recipe, read_yaml, with_overrides
 from residua.training.recipes import load_recipe
+from residua.training.request import Request
 from residua.training.run import Run
-from residua.training.session import Request, Session
+from residua.training.session import Session
+from residua.training.state import Watcher
 
 
 def train(
@@ -34,7 +35,7 @@ def train(
     workers: int | None = None,
     device: str = "auto",
     weights: str | Path | None = None,
-    head: str = "keep",
+    head: Literal["keep", "new"] = "keep",
     overwrite: bool = False,
     skip_unreadable: bool = False,
     watcher: Watcher | None = None,

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from residua.data.check import Findings
-from residua.data.pictures import Pictures, Split
+from residua.data.pictures import Split
 from residua.models import record
 from residua.report.training import TrainingReport, write_training_report
 from residua.training import inputs
 from residua.training.devices import describe_device
-from residua.training.fit import State, Watcher
 from residua.training.folder import RunFolder, read_model, write_model
+from residua.training.materials import Material
 from residua.training.plan import Plan
 from residua.training.run import Run, predict_with
+from residua.training.state import State, Watcher
 from residua.training.task import Predictions, calibration, scores_by_class, summary
 from residua.training.versions import versions
 
@@ -28,11 +28,9 @@ MISTAKE_SIDE = 160  # pixels of the longer side of a picture in the report
 def finish(
     folder: RunFolder,
     config: dict[str, Any],
-    pictures: Pictures,
-    stores: dict[str, Any],
+    material: Material,
     state: State,
     plan: Plan,
-    findings: Findings,
     run: Run,
     watcher: Watcher,
 ) -> dict[str, Any]:
@@ -40,6 +38,7 @@ def finish(
 
     Returns the measures. With several ranks all measure and the first one writes.
     """
+    pictures, findings = material.pictures, material.findings
     model, card, facts = read_model(folder.best)
     name = "test" if "test" in pictures.splits else "val"
     part = pictures.splits[name]
@@ -47,7 +46,7 @@ def finish(
         run.fabric,
         model,
         card,
-        stores[name],
+        material.stores[name],
         part.labels,
         progress=lambda done, total: watcher.progress(f"measuring ({name})", done, total),
     )

@@ -11,12 +11,11 @@ so that a run that was killed and resumed ends with the same weights, bit by bit
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,68 +26,17 @@ from residua.data.augmentation import mix
 from residua.data.batches import Batch, Batches, to_input
 from residua.data.counter import bits
 from residua.errors import ResiduaError
-from residua.nn import is_norm
+from residua.training.average import Average
 from residua.training.optimisers import lr_factor
 from residua.training.plan import Plan
 from residua.training.recipe import Recipe
-from residua.training.recorder import FlightRecorder, Traces, warnings
+from residua.training.recorder import FlightRecorder, warnings
+from residua.training.state import State, Watcher
 from residua.training.task import classification_loss
 
 TRACE_POINTS = 1000  # steps of a run whose loss is kept for the report, about
 MOST_SKIPPED = 20  # batches in a row
 CHECK_EVERY = 10  # steps between looks at the loss on a device that computes asynchronously
-
-
-@dataclass
-class State:
-    """Where a run is; everything that a checkpoint holds besides tensors."""
-
-    step: int = 0
-    seconds: float = 0.0  # of training so far, over all resumptions
-    best_accuracy: float = -1.0
-    best_step: int = 0
-    skipped: int = 0
-    loss_sum: float = 0.0  # of training, since the last evaluation
-    loss_count: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)  # a row an evaluation
-    steps: list[dict[str, Any]] = field(default_factory=list)  # a row a kept step
-    warnings: list[dict[str, Any]] = field(default_factory=list)
-    warned: list[str] = field(default_factory=list)
-    traces: Traces = field(default_factory=lambda: Traces([]))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for a checkpoint."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> State:
-        """Return the state that `as_dict` gave."""
-        return cls(**{**values, "traces": Traces(**values["traces"])})
-
-
-class Watcher:
-    """What the loop tells the outside; every method does nothing unless overridden."""
-
-    def note(self, text: str) -> None:
-        """Say something once, in plain words."""
-
-    def warn(self, text: str) -> None:
-        """Say what goes wrong, in plain words."""
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Say how far a longer preparation is."""
-
-    def start(self, plan: Plan, state: State) -> None:
-        """Say that training begins or goes on at state.step."""
-
-    def step(self, state: State, loss: float, lr: float) -> None:
-        """Say that a step is done; now and then only."""
-
-    def evaluated(self, row: dict[str, Any]) -> None:
-        """Say what an evaluation found."""
-
-    def end(self) -> None:
-        """Say that the loop has ended, in whichever way."""
 
 
 class InterruptedRunError(ResiduaError):
@@ -99,51 +47,6 @@ class InterruptedRunError(ResiduaError):
 
 class NonFiniteLossError(ResiduaError):
     """The loss became infinite or NaN."""
-
-
-class Average:
-    """An exponential moving average of a model's weights and statistics.
-
-    a <- d a + (1 - d) w, d = min(decay, (1 + t) / (10 + t)) so that early steps are soon forgotten.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.pairs = _floating(self.model), _floating(model)
-        self.counters = _counters(self.model), _counters(model)
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the weights after step number `step`."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(*self.pairs, 1.0 - decay)
-        for ours, theirs in zip(*self.counters, strict=True):
-            ours.copy_(theirs)
-
-
-def _floating(model: nn.Module) -> list[torch.Tensor]:
-    return [t.detach() for t in model.state_dict(keep_vars=True).values() if t.is_floating_point()]
-
-
-def _counters(model: nn.Module) -> list[torch.Tensor]:
-    return [t for t in model.state_dict(keep_vars=True).values() if not t.is_floating_point()]
-
-
-def freeze(model: nn.Module, prefixes: tuple[str, ...]) -> list[nn.Module]:
-    """Stop gradients of the modules under these names; return the norms to keep in evaluation.
-
-    Raises ResiduaError for a prefix that names nothing.
-    """
-    norms = []
-    for prefix in prefixes:
-        found = [m for name, m in model.named_modules() if name == prefix]
-        if not found:
-            names = ", ".join(name for name, _ in model.named_children())
-            raise ResiduaError(f"freeze: the model has no module {prefix!r}; it has {names}, ...")
-        found[0].requires_grad_(False)
-        norms += [m for m in found[0].modules() if is_norm(m)]
-    return norms
 
 
 @dataclass
@@ -186,6 +89,26 @@ class Loop:
     def result(self) -> nn.Module:
         """The model to evaluate and to keep: the average if there is one."""
         return self.average.model if self.average is not None else self.model
+
+    def contents(self) -> dict[str, Any]:
+        """Return all that a checkpoint needs to go on from here."""
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.model.state_dict() if self.average else None,
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.fabric.strategy.precision.state_dict(),
+            "random": torch.get_rng_state(),
+            "state": self.state.as_dict(),
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Take back what `contents` gave; the state was taken when the loop was made."""
+        self.model.load_state_dict(saved["model"])
+        if self.average is not None:
+            self.average.model.load_state_dict(saved["average"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.fabric.strategy.precision.load_state_dict(saved["scaler"])
+        torch.set_rng_state(saved["random"])
 
     def lr(self, step: int) -> float:
         """Return the learning rate of a step."""

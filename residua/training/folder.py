@@ -69,6 +69,13 @@ class RunFolder:
         """The page for people."""
         return self.path / "report.html"
 
+    def clear(self) -> None:
+        """Remove the files of a run that was here, and nothing else."""
+        ours = [self.config, self.split, self.setup, self.checkpoint, self.best, self.model]
+        ours += [self.report, self.path / "metrics.csv", *self.path.glob("events.out.tfevents.*")]
+        for file in ours:
+            file.unlink(missing_ok=True)
+
     def write_config(self, values: dict[str, Any]) -> None:
         """Write config.yaml."""
         write_text(self.config, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))

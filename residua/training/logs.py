@@ -10,6 +10,8 @@ from typing import Any
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from residua.training.checkpoint import CannotSaveError, write_text
+from residua.training.plan import Plan
+from residua.training.state import State, Watcher
 
 COLUMNS = ("step", "epoch", "minutes", "train_loss", "val_loss", "val_accuracy", "lr")
 
@@ -57,3 +59,42 @@ class Logs:
     def close(self) -> None:
         """Flush and close the events."""
         self.events.close()
+
+
+class Logged(Watcher):
+    """Passes everything on to the user's watcher, and rows to the logs as well."""
+
+    def __init__(self, watcher: Watcher, logs: Logs | None) -> None:
+        self.watcher, self.logs = watcher, logs
+
+    def note(self, text: str) -> None:
+        """Pass on."""
+        self.watcher.note(text)
+
+    def warn(self, text: str) -> None:
+        """Pass on."""
+        self.watcher.warn(text)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Pass on."""
+        self.watcher.progress(what, done, total)
+
+    def start(self, plan: Plan, state: State) -> None:
+        """Pass on."""
+        self.watcher.start(plan, state)
+
+    def step(self, state: State, loss: float, lr: float) -> None:
+        """Log and pass on."""
+        if self.logs is not None:
+            self.logs.step(state.step, loss, lr)
+        self.watcher.step(state, loss, lr)
+
+    def evaluated(self, row: dict[str, Any]) -> None:
+        """Log and pass on."""
+        if self.logs is not None:
+            self.logs.evaluated(row)
+        self.watcher.evaluated(row)
+
+    def end(self) -> None:
+        """Pass on."""
+        self.watcher.end()

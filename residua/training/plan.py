@@ -4,7 +4,8 @@ A budget in minutes becomes a number of steps by timing a few steps on a copy of
 
     steps = (budget - spent - evaluations) / sum_phase(share of run * seconds a step)
 
-and so do the precision and whether compiling pays. From there on the run is a function of the step.
+and so do the precision, the number of threads, and whether compiling pays. From there on the run is a
+function of the step. (Threads are recorded because sums over them round differently.)
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from residua.training.optimisers import make_optimiser
 from residua.training.recipe import Recipe, seconds
 from residua.training.task import classification_loss
 
-WARM_STEPS, TIMED_STEPS = 2, 6
+WARM_STEPS, TIMED_STEPS = 2, 30
 TIMED_SHARE = 0.05  # of the budget, at most, for timing
 MARGIN = 0.97  # of the budget is planned: timings are taken once, speed drifts
 EVALUATION_SHARE = 0.04  # of the budget, at most, for evaluations on the way
@@ -55,6 +56,7 @@ class Plan:
     evaluate_every: int
     record_every: int
     precision: str
+    threads: int
     compile: bool
     lr: float
     phases: tuple[Phase, ...]
@@ -100,10 +102,10 @@ class Trial:
             optimiser.zero_grad(set_to_none=True)
             synchronise(self.device)
             times.append(time.perf_counter() - start)
-            if len(times) > 1 and time.perf_counter() - began > limit:
+            if len(times) > WARM_STEPS and time.perf_counter() - began > limit:
                 break
         self.batches.set_size(before)
-        return statistics.median(times[min(WARM_STEPS, len(times) - 1) :])
+        return statistics.median(times[WARM_STEPS:])
 
     @torch.no_grad()
     def time_forward(self, precision: str, size: int) -> float:
@@ -144,9 +146,28 @@ def choose_precision(recipe: Recipe, trial: Trial, limit: float) -> str:
     if trial.device.type != "cpu":
         return "32-true"
     size = trial.batches.size
-    single = trial.time_step(recipe, "32-true", size, limit / 2)
-    half = trial.time_step(recipe, "bf16-mixed", size, limit / 2)
+    single = trial.time_step(recipe, "32-true", size, limit / 4)
+    half = trial.time_step(recipe, "bf16-mixed", size, limit / 4)
     return "bf16-mixed" if half < 0.9 * single else "32-true"
+
+
+def choose_threads(recipe: Recipe, trial: Trial, precision: str, limit: float) -> int:
+    """Return all threads or one, whichever trains faster now.
+
+    One is faster for a small network on small pictures, and wherever another process keeps a core
+    busy: every parallel loop then waits for it.
+    """
+    all_of_them = torch.get_num_threads()
+    if all_of_them == 1:
+        return 1
+    size = trial.batches.size
+    together = trial.time_step(recipe, precision, size, limit / 4)
+    torch.set_num_threads(1)
+    try:
+        alone = trial.time_step(recipe, precision, size, limit / 4)
+    finally:
+        torch.set_num_threads(all_of_them)
+    return 1 if alone < together else all_of_them
 
 
 def make_plan(
@@ -170,6 +191,10 @@ def make_plan(
     budget = seconds(recipe.budget) if recipe.budget else None
     limit = max(1.0, TIMED_SHARE * budget) if budget else 10.0
     precision = choose_precision(recipe, trial, limit)
+    threads = torch.get_num_threads()
+    if budget is not None and trial.device.type == "cpu":
+        threads = choose_threads(recipe, trial, precision, limit)
+        torch.set_num_threads(threads)
     shares = _phase_shares(recipe, size)
     step_time: float | None = None
     evaluations: float
@@ -201,6 +226,7 @@ def make_plan(
         evaluate_every=evaluate_every,
         record_every=RECORD_EVERY,
         precision=precision,
+        threads=threads,
         compile=_compile(recipe, trial.device, steps, step_time),
         lr=lr,
         phases=_phases(shares, steps),

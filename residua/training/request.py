@@ -1,0 +1,47 @@
+"""What a user asked for, as it is kept in config.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from residua.errors import BadInput
+from residua.training.recipe import Recipe, build
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asked for."""
+
+    source: str
+    recipe: Recipe
+    data: str | None = None
+    seed: int = 0
+    workers: int | None = None
+    device: str = "auto"
+    weights: str | None = None
+    head: Literal["keep", "new"] = "keep"
+    skip_unreadable: bool = False
+    command: str = ""
+
+    def as_config(self) -> dict[str, Any]:
+        """Return the contents of config.yaml."""
+        values = asdict(replace(self, recipe=None))  # type: ignore[arg-type]
+        if Path(self.source).expanduser().exists():
+            values["source"] = str(Path(self.source).expanduser().absolute())
+        return values | {"recipe": self.recipe.model_dump(mode="json")}
+
+    @classmethod
+    def from_config(cls, values: dict[str, Any], where: str) -> Request:
+        """Return the request in a config.yaml; BadInput for an unknown or missing key."""
+        unknown = set(values) - set(cls.__dataclass_fields__)
+        missing = {"source", "recipe"} - set(values)
+        if unknown or missing:
+            what = f"unknown key {min(unknown)!r}" if unknown else f"no key {min(missing)!r}"
+            raise BadInput(f"{where}: {what}")
+        return cls(**{**values, "recipe": build(values["recipe"], where)})
+
+    def changed(self, **changes: Any) -> Request:
+        """Return a copy with some fields changed."""
+        return replace(self, **changes)
