@@ -153,10 +153,11 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "dead_share": Quantity(
         "Dead units",
-        "The share of rectified units that gave zero for every picture of the batch.",
+        "The share of channels of the stage's last block whose ReLU gave zero at every position of "
+        "every picture of the batch.",
         "A few per cent are harmless. A line that climbs and never comes back is capacity lost, "
         "most often to a learning rate that was too high.",
-        "A unit that is zero for every picture has no gradient, so it cannot come back by itself.",
+        "A channel that is zero everywhere has no gradient, so it cannot come back by itself.",
         "Lu et al. 2019",
         "https://arxiv.org/abs/1903.06733",
         logarithmic=False,

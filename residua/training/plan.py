@@ -15,7 +15,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -82,9 +82,19 @@ class Trial:
     mean: torch.Tensor
     std: torch.Tensor
     device: torch.device
+    known: dict[tuple[str, int, int], float] = field(default_factory=dict)  # timed already
 
     def time_step(self, recipe: Recipe, precision: str, size: int, limit: float) -> float:
-        """Return the seconds of a training step: input, forward, backward, update (the median)."""
+        """Return the seconds of a training step: input, forward, backward, update (the median).
+
+        Timing ends after `limit` seconds if three steps are done; each setting is timed once.
+        """
+        key = (precision, size, torch.get_num_threads())
+        if key not in self.known:
+            self.known[key] = self._time_step(recipe, precision, size, limit)
+        return self.known[key]
+
+    def _time_step(self, recipe: Recipe, precision: str, size: int, limit: float) -> float:
         model = copy.deepcopy(self.model).train()
         optimiser = make_optimiser(model, recipe.optimiser, 1e-3)
         before = self.batches.size
