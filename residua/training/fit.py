@@ -27,7 +27,7 @@ from residua.data.batches import Batch, Batches, to_input
 from residua.data.counter import bits
 from residua.errors import ResiduaError
 from residua.training.average import Average
-from residua.training.optimisers import lr_factor
+from residua.training.optimisers import lr_factor, restore_optimiser
 from residua.training.plan import Plan
 from residua.training.recipe import Recipe
 from residua.training.recorder import FlightRecorder, warnings
@@ -106,7 +106,7 @@ class Loop:
         self.model.load_state_dict(saved["model"])
         if self.average is not None:
             self.average.model.load_state_dict(saved["average"])
-        self.optimiser.load_state_dict(saved["optimiser"])
+        restore_optimiser(self.optimiser, saved["optimiser"])
         self.fabric.strategy.precision.load_state_dict(saved["scaler"])
         torch.set_rng_state(saved["random"])
 

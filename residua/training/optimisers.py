@@ -53,6 +53,20 @@ def make_optimiser(model: nn.Module, section: OptimiserSection, lr: float) -> to
     return lamb
 
 
+def restore_optimiser(optimiser: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Take back what `optimiser.state_dict()` gave, each tensor in its parameter's memory layout.
+
+    A file has no strides. The fused kernels walk parameter and momentum as flat memory, and would
+    silently pair one weight with the momentum of another.
+    """
+    optimiser.load_state_dict(saved)
+    for parameter, values in optimiser.state.items():
+        for key, value in values.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                alike = torch.empty_like(parameter, dtype=value.dtype)
+                values[key] = alike.copy_(value)
+
+
 def _can_fuse(model: nn.Module) -> bool:
     """Return whether torch has its one-kernel update for the model's device."""
     return next(model.parameters()).device.type in ("cpu", "cuda", "mps")
