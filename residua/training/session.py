@@ -95,7 +95,7 @@ class Session:
     ) -> Run:
         state = State.from_dict(saved["state"]) if saved else State()
         setup = saved["setup"] if saved else None
-        if setup is None and self.folder.setup.exists():
+        if self.folder.setup.exists():  # newer than the checkpoint's, where a run was made longer
             setup = read_json(self.folder.setup)
         if setup is None:
             card = decide(material, self.request, self.device, self.watcher)
@@ -104,28 +104,33 @@ class Session:
         else:
             card, plan = ModelCard.from_dict(setup["card"]), Plan.from_dict(setup["plan"])
             material.decode(card.shape, self.watcher)
-            model = self._model(card)
+            model = self._model(card, fresh=saved is None)
             if longer is not None:
                 plan = self._longer(plan, longer, state.step, material, card, model)
         setup = {"card": card.as_dict(), "plan": plan.as_dict(), "versions": versions()}
         if is_main():
-            self.folder.write_config(self.request.as_config())
             checkpoint.write_text(self.folder.setup, json.dumps(setup, indent=1))
+            self.folder.write_config(self.request.as_config())
         run = Run(self.folder, self.request.device)
         config, threads = self.request.as_config(), torch.get_num_threads()
         torch.set_num_threads(plan.threads)
         try:
-            if state.step < plan.steps:
+            if state.step >= plan.steps:
+                self.watcher.note(
+                    f"all {plan.steps:,} steps are done: measuring and writing the report again"
+                )
+            else:
                 self._run(material, card, plan, setup, model, state, saved)
             run.measures = finish(self.folder, config, material, state, plan, run, self.watcher)
         finally:
             torch.set_num_threads(threads)
         return run
 
-    def _model(self, card: ModelCard) -> nn.Module:
+    def _model(self, card: ModelCard, fresh: bool = True) -> nn.Module:
+        """Return the network to begin with; one that goes on takes its weights from the checkpoint."""
         torch.manual_seed(self.request.seed)
         model = card.build()
-        if self.request.weights is not None:
+        if fresh and self.request.weights is not None:
             report = load_weights(model, Path(self.request.weights), head=self.request.head)
             self.watcher.note(str(report))
         return model
