@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from residua.errors import BadInput, nearest
 
@@ -120,6 +127,12 @@ class Recipe(Section):
         if self.batch_size == "auto":
             raise ValueError("the batch size is not settled yet")
         return self.batch_size
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _yes_and_no(cls, value: Any) -> Any:
+        """Take back what YAML 1.1 makes of yes and no."""
+        return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _one_length(self) -> Recipe:
