@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from residua.data.pictures import NAMED
 from residua.errors import BadInput
 from residua.training.recipe import Recipe, build
 
@@ -28,9 +29,15 @@ class Request:
     def as_config(self) -> dict[str, Any]:
         """Return the contents of config.yaml."""
         values = asdict(replace(self, recipe=None))  # type: ignore[arg-type]
-        if Path(self.source).expanduser().exists():
-            values["source"] = str(Path(self.source).expanduser().absolute())
+        for key in ("source", "data", "weights"):  # a run can go on from another folder
+            path = Path(values[key] or "").expanduser()
+            if values[key] is not None and not self._is_named(key) and path.exists():
+                values[key] = str(path.absolute())
         return values | {"recipe": self.recipe.model_dump(mode="json")}
+
+    def _is_named(self, key: str) -> bool:
+        """Return whether this is the name of a set, which a folder of that name here is not."""
+        return key == "source" and self.source.lower().replace("-", "_") in NAMED
 
     @classmethod
     def from_config(cls, values: dict[str, Any], where: str) -> Request:
