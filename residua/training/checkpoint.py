@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,11 @@ def write_text(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
+def is_aside(path: Path) -> bool:
+    """Return whether a file is one that is, or was to be, renamed when it is whole."""
+    return re.fullmatch(r"\..+\.\d+\.(aside|tmp)", path.name) is not None
+
+
 @contextlib.contextmanager
 def _written_aside(path: Path) -> Any:
     aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
@@ -67,6 +73,8 @@ def _written_aside(path: Path) -> Any:
         yield aside
         with aside.open("rb") as written:
             os.fsync(written.fileno())
+        # The tensors' writer makes a private file; let whoever may read the folder read it.
+        aside.chmod(path.parent.stat().st_mode & 0o666)
         aside.replace(path)
         _flush_folder(path.parent)
     except (OSError, SafetensorError) as error:

@@ -22,7 +22,7 @@ from torch import nn
 
 from residua.errors import BadInput
 from residua.models import create_model
-from residua.training.checkpoint import read_tensors, write_tensors, write_text
+from residua.training.checkpoint import is_aside, read_tensors, write_tensors, write_text
 from residua.training.inputs import Normalisation, Shape
 
 MODEL_FORMAT = "residua-model-1"
@@ -69,12 +69,25 @@ class RunFolder:
         """The page for people."""
         return self.path / "report.html"
 
+    def holds_others(self) -> bool:
+        """Return whether something else than a run is at this path."""
+        if not self.path.is_dir():
+            return self.path.exists()
+        return any(not is_aside(file) for file in self.path.iterdir())
+
     def clear(self) -> None:
         """Remove the files of a run that was here, and nothing else."""
-        ours = [self.config, self.split, self.setup, self.checkpoint, self.best, self.model]
-        ours += [self.report, self.path / "metrics.csv", *self.path.glob("events.out.tfevents.*")]
-        for file in ours:
+        ours = [self.checkpoint, self.best, self.model, self.split, self.setup, self.report]
+        ours += [self.path / "metrics.csv", *self.path.glob("events.out.tfevents.*")]
+        for file in [*ours, self.config]:  # last, for a folder without it is no run
             file.unlink(missing_ok=True)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what writers that were killed left behind."""
+        for file in self.path.glob(".*"):
+            if is_aside(file):
+                file.unlink(missing_ok=True)
 
     def write_config(self, values: dict[str, Any]) -> None:
         """Write config.yaml."""

@@ -58,7 +58,7 @@ class Session:
                 f"{path}: holds a run already; go on with `residua train --resume {path}`,"
                 " replace it with --overwrite, or choose another --out"
             )
-        if not there and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if not there and self.folder.holds_others():
             raise BadInput(f"{path}: is there already and is no run; choose another --out")
         material = gather(self.request, None, self.watcher)
         if is_main():
@@ -71,6 +71,8 @@ class Session:
         """Go on with the run in the folder."""
         split = read_json(self.folder.split) if self.folder.split.exists() else None
         saved = checkpoint.load(self.folder.checkpoint) if self.folder.checkpoint.exists() else None
+        if is_main():
+            self.folder.tidy()
         if longer is not None:
             self.request = self.request.changed(recipe=longer)
         material = gather(self.request, split, self.watcher)
