@@ -237,14 +237,18 @@ def with_overrides(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
             raise BadInput(f"--set {assignment}: unknown key {key!r}.{nearest(key, all_keys())}")
         if key in LENGTHS:
             values.update(dict.fromkeys(LENGTHS))
-        _set(values, key.split("."), _value(text, assignment))
+        _set(values, key, _value(text, assignment), assignment)
     return build(values, f"--set {' '.join(assignments)}" if assignments else "recipe")
 
 
-def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
-    for part in path[:-1]:
-        values = values[part]
-    values[path[-1]] = value
+def _set(values: dict[str, Any], key: str, value: Any, assignment: str) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = values.get(section)
+        if not isinstance(inner, dict):
+            raise BadInput(f"--set {assignment}: there is nothing in {section!r} to set")
+        values = inner
+    values[last] = value
 
 
 class _Loader(yaml.SafeLoader):

@@ -171,7 +171,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     values = read_yaml(path)
     base = values.pop("base", None)
     if base is not None:
-        if base not in RECIPES:
+        if not isinstance(base, str) or base not in RECIPES:
             raise BadInput(f"{path}: unknown base {base!r}.{nearest(str(base), RECIPES)}")
         values = _merged(RECIPES[base](), values)
     return build({"name": path.stem, **values}, str(path))
