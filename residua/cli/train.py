@@ -82,6 +82,7 @@ def train(
 
     from residua.cli.progress import TerminalWatcher
     from residua.training import api
+    from residua.training.devices import is_main
 
     watcher = TerminalWatcher(quiet=as_json)
     asked = settings or []
@@ -120,6 +121,8 @@ def train(
         command = shlex.join(["residua", *sys.argv[1:]])
         run = api.train(source, out=out, overwrite=overwrite, command=command, **settled)
     measures = run.measures
+    if not is_main():
+        return
     if as_json:
         print_json(
             {

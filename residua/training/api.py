@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from residua.errors import BadInput
+from residua.training.devices import first_does
 from residua.training.folder import RunFolder
 from residua.training.lr_range import RangeTest
 from residua.training.recipe import LENGTHS, Recipe, read_yaml, with_overrides
@@ -74,8 +75,8 @@ def train(
         skip_unreadable=skip_unreadable,
         command=command,
     )
-    folder = RunFolder(Path(out) if out is not None else _free_folder(request))
-    return Session(folder, request, watcher or Watcher()).start(overwrite=overwrite)
+    path = Path(out) if out is not None else first_does(lambda: _free_folder(request))
+    return Session(RunFolder(path), request, watcher or Watcher()).start(overwrite=overwrite)
 
 
 def find_lr(source: str | Path, **request: Any) -> RangeTest:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -11,6 +13,7 @@ from lightning_fabric import Fabric
 from residua.errors import BadInput
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+T = TypeVar("T")
 
 
 def choose_device(name: str) -> torch.device:
@@ -37,6 +40,34 @@ def world_size() -> int:
 def is_main() -> bool:
     """Return whether this process writes the files."""
     return int(os.environ.get("RANK", 0)) == 0
+
+
+def first_does(action: Callable[[], T]) -> T:
+    """Return what `action` gives on the first rank, on every rank; its error is raised on all.
+
+    For what a clock decides and for the files of a run: the ranks would read them at different times.
+    """
+    if world_size() == 1:
+        return action()
+    _join()
+    given: list[Any] = [None, None]
+    if is_main():
+        try:
+            given[0] = action()
+        except Exception as error:  # passed on to every rank, which raises it
+            given[1] = error
+    torch.distributed.broadcast_object_list(given, src=0)
+    if given[1] is not None:
+        raise given[1]
+    value: T = given[0]
+    return value
+
+
+def _join() -> None:
+    """Meet the other ranks, once; Fabric then finds the group and uses it."""
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group()  # gloo for the CPU and, where there is one, NCCL
+        atexit.register(torch.distributed.destroy_process_group)
 
 
 def make_fabric(device: torch.device, precision: str) -> Fabric:

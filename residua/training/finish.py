@@ -12,7 +12,7 @@ from residua.data.pictures import Split
 from residua.models import record
 from residua.report.training import TrainingReport, write_training_report
 from residua.training import inputs
-from residua.training.devices import describe_device
+from residua.training.devices import describe_device, first_does
 from residua.training.folder import RunFolder, read_model, write_model
 from residua.training.materials import Material
 from residua.training.plan import Plan
@@ -39,7 +39,7 @@ def finish(
     Returns the measures. With several ranks all measure and the first one writes.
     """
     pictures, findings = material.pictures, material.findings
-    model, card, facts = read_model(folder.best)
+    model, card, facts = first_does(lambda: read_model(folder.best))
     name = "test" if "test" in pictures.splits else "val"
     part = pictures.splits[name]
     found = predict_with(

@@ -145,10 +145,19 @@ class Loop:
                     if time.monotonic() - saved > self.recipe.checkpoint_seconds:
                         self._save()
                         saved = time.monotonic()
-                    if interrupted:
+                    if self._asked_to_stop(interrupted):
                         self._save()
                         raise InterruptedRunError(f"stopped at step {state.step} of {plan.steps}")
         self._save()
+
+    def _asked_to_stop(self, interrupted: list[int]) -> bool:
+        """Return whether to stop after this step; over several ranks they stop at the same one."""
+        if self.fabric.world_size == 1:
+            return bool(interrupted)
+        if self.state.step % CHECK_EVERY:
+            return False
+        asked: Any = self.fabric.all_reduce(torch.tensor(float(bool(interrupted))), reduce_op="max")
+        return float(asked) > 0
 
     def _iterate(self, stop: int) -> Generator[Batch, None, None]:
         yield from self.batches.iterate(self.state.step, stop)
@@ -309,6 +318,9 @@ class Loop:
         state.loss_sum, state.loss_count = 0.0, 0
         if self.polish is not None and state.step == self.plan.steps:
             self.polish(self.result)
+        if self.fabric.world_size > 1:  # each rank has norm statistics of its own
+            for buffer in self.result.buffers():
+                torch.distributed.broadcast(buffer, 0)
         measures = self.evaluate(self.result)
         self._train_mode()
         row = {

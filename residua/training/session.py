@@ -21,7 +21,7 @@ from residua.models.weights import load_weights
 from residua.nn import is_norm
 from residua.training import checkpoint, inputs
 from residua.training.average import Average, freeze
-from residua.training.devices import choose_device, is_main, make_fabric, world_size
+from residua.training.devices import choose_device, first_does, is_main, make_fabric, world_size
 from residua.training.evaluation import predict_all
 from residua.training.finish import finish
 from residua.training.fit import InterruptedRunError, Loop
@@ -44,7 +44,8 @@ class Session:
     """One call of train or resume."""
 
     def __init__(self, folder: RunFolder, request: Request, watcher: Watcher) -> None:
-        self.folder, self.request, self.watcher = folder, request, watcher
+        self.folder, self.request = folder, request
+        self.watcher = watcher if is_main() else Watcher()  # one rank speaks
         self.began = time.monotonic()
         self.device = choose_device(request.device)
 
@@ -52,6 +53,15 @@ class Session:
 
     def start(self, overwrite: bool) -> Run:
         """Begin a run in an empty folder."""
+        first_does(lambda: self._refuse(overwrite))
+        material = gather(self.request, None, self.watcher)
+        if is_main():
+            self.folder.clear()
+            self.folder.write_config(self.request.as_config())
+            self._write_split(material)
+        return self._train(material, None, None)
+
+    def _refuse(self, overwrite: bool) -> None:
         path, there = self.folder.path, self.folder.config.exists()
         if there and not overwrite:
             raise BadInput(
@@ -60,17 +70,10 @@ class Session:
             )
         if not there and self.folder.holds_others():
             raise BadInput(f"{path}: is there already and is no run; choose another --out")
-        material = gather(self.request, None, self.watcher)
-        if is_main():
-            self.folder.clear()
-            self.folder.write_config(self.request.as_config())
-            self._write_split(material)
-        return self._train(material, None, None)
 
     def resume(self, longer: Recipe | None) -> Run:
         """Go on with the run in the folder."""
-        split = read_json(self.folder.split) if self.folder.split.exists() else None
-        saved = checkpoint.load(self.folder.checkpoint) if self.folder.checkpoint.exists() else None
+        split, saved = first_does(self._recorded)
         if is_main():
             self.folder.tidy()
         if longer is not None:
@@ -79,6 +82,12 @@ class Session:
         if split is None and is_main():
             self._write_split(material)
         return self._train(material, saved, longer)
+
+    def _recorded(self) -> tuple[Any, Any]:
+        """Return the split and the checkpoint that are in the folder; None for what is not."""
+        folder = self.folder
+        split = read_json(folder.split) if folder.split.exists() else None
+        return split, checkpoint.load(folder.checkpoint) if folder.checkpoint.exists() else None
 
     def find_lr(self) -> RangeTest:
         """Run a learning-rate range test; nothing is written."""
@@ -96,19 +105,18 @@ class Session:
         self, material: Material, saved: dict[str, Any] | None, longer: Recipe | None
     ) -> Run:
         state = State.from_dict(saved["state"]) if saved else State()
-        setup = saved["setup"] if saved else None
-        if self.folder.setup.exists():  # newer than the checkpoint's, where a run was made longer
-            setup = read_json(self.folder.setup)
+        setup = first_does(lambda: self._decided(saved))
         if setup is None:
             card = decide(material, self.request, self.device, self.watcher)
             model = self._model(card)
-            plan = self._plan(material, card, model)
+            plan = first_does(lambda: self._plan(material, card, model))
         else:
             card, plan = ModelCard.from_dict(setup["card"]), Plan.from_dict(setup["plan"])
             material.decode(card.shape, self.watcher)
             model = self._model(card, fresh=saved is None)
             if longer is not None:
-                plan = self._longer(plan, longer, state.step, material, card, model)
+                old, done = plan, state.step
+                plan = first_does(lambda: self._longer(old, longer, done, material, card, model))
         setup = {"card": card.as_dict(), "plan": plan.as_dict(), "versions": versions()}
         if is_main():
             checkpoint.write_text(self.folder.setup, json.dumps(setup, indent=1))
@@ -127,6 +135,13 @@ class Session:
         finally:
             torch.set_num_threads(threads)
         return run
+
+    def _decided(self, saved: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return the setup of the folder: newer than the checkpoint's, where a run became longer."""
+        if self.folder.setup.exists():
+            setup: dict[str, Any] = read_json(self.folder.setup)
+            return setup
+        return saved["setup"] if saved else None
 
     def _model(self, card: ModelCard, fresh: bool = True) -> nn.Module:
         """Return the network to begin with; one that goes on takes its weights from the checkpoint."""
