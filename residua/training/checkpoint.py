@@ -49,7 +49,14 @@ def write_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]
 ) -> None:
     """Write a safetensors file aside, flush it, rename it."""
-    plain = {name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}
+    plain: dict[str, torch.Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().to("cpu").contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        # The format refuses tensors that share memory.
+        plain[name] = tensor.clone() if storage in storages else tensor
+        storages.add(storage)
     with _written_aside(path) as aside:
         save_file(plain, aside, metadata)
 
@@ -132,10 +139,12 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
+        while path in tensors:  # "a.b" is also the name of "b" in "a"
+            path += "'"
         tensors[path] = value
         return {_TENSOR: path}
     if isinstance(value, Mapping):
-        if all(isinstance(key, str) for key in value):
+        if all(isinstance(key, str) and key not in (_TENSOR, _ITEMS) for key in value):
             return {k: _pack(v, f"{path}.{k}" if path else k, tensors) for k, v in value.items()}
         return {_ITEMS: [[k, _pack(v, f"{path}.{k}", tensors)] for k, v in value.items()]}
     if isinstance(value, list | tuple):
