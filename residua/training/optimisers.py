@@ -95,7 +95,7 @@ def lr_factor(section: ScheduleSection, step: int, steps: int, steps_per_epoch: 
         peak = max(section.peak * steps, 1.0)
         if step < peak:
             return (step + 1) / (peak + 1)
-        down = (steps - step) / (steps - peak + 1)
+        down = (steps - step) / (steps - peak)
         return section.final + (1.0 - section.final) * down
     t = (step - warmup) / (steps - warmup)
     return section.final + (1.0 - section.final) * 0.5 * (1.0 + math.cos(math.pi * t))
