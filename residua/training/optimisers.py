@@ -2,7 +2,8 @@
 
     sgd     v <- mu v + g + lambda w;  w <- w - lr (g + lambda w + mu v)   with Nesterov's look-ahead
     adamw   Loshchilov, Hutter 2019
-    lamb    You et al. 2020 (from the pytorch-optimizer library)
+    lamb    r = m / (sqrt v + eps) + lambda w;  w <- w - lr min(|w|, 10) / |r| r      a tensor at a time
+            You et al. 2020, algorithm 2 (from the pytorch-optimizer library)
 
 Norms' parameters and biases are not decayed unless asked: L2 on a weight that a norm follows acts on
 its effective learning rate alone, and on the norm's own gain it only pulls it to zero.
@@ -49,7 +50,12 @@ def make_optimiser(model: nn.Module, section: OptimiserSection, lr: float) -> to
         )
     from pytorch_optimizer import Lamb
 
-    lamb: torch.optim.Optimizer = Lamb(groups, lr=lr, betas=section.betas, eps=section.eps)
+    # The library's defaults take the decay off the weights, outside the trust ratio, and make the
+    # first step 1 / (1 - beta1) times as long; neither is in the paper.
+    as_published = {"weight_decouple": False, "adam_debias": True}
+    lamb: torch.optim.Optimizer = Lamb(
+        groups, lr=lr, betas=section.betas, eps=section.eps, **as_published
+    )
     return lamb
 
 
