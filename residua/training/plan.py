@@ -10,18 +10,19 @@ function of the step. (Threads are recorded because sums over them round differe
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from residua.data.batches import Batches, to_input
+from residua.data.batches import Batch, Batches, to_input
 from residua.errors import BadInput
 from residua.training.optimisers import make_optimiser
 from residua.training.recipe import Recipe, seconds
@@ -100,22 +101,26 @@ class Trial:
         before = self.batches.size
         self.batches.set_size(size)
         times: list[float] = []
-        began = time.perf_counter()
-        for step in range(WARM_STEPS + TIMED_STEPS):
-            start = time.perf_counter()
-            batch = self.batches.batch(step)
-            x = to_input(batch.pictures, self.mean, self.std)
-            with autocast(self.device, precision):
-                scores = model(x).float()
-            torch.autograd.backward(classification_loss(recipe.loss, scores, batch.labels))
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            synchronise(self.device)
-            times.append(time.perf_counter() - start)
-            if len(times) > WARM_STEPS and time.perf_counter() - began > limit:
-                break
+        began = start = time.perf_counter()
+        with contextlib.closing(self._iterate(WARM_STEPS + TIMED_STEPS)) as batches:
+            for batch in batches:
+                x = to_input(batch.pictures, self.mean, self.std)
+                with autocast(self.device, precision):
+                    scores = model(x).float()
+                torch.autograd.backward(classification_loss(recipe.loss, scores, batch.labels))
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+                synchronise(self.device)
+                start, before_it = time.perf_counter(), start
+                times.append(start - before_it)
+                if len(times) > WARM_STEPS and start - began > limit:
+                    break
         self.batches.set_size(before)
         return statistics.median(times[WARM_STEPS:])
+
+    def _iterate(self, steps: int) -> Generator[Batch, None, None]:
+        """Yield batches as the loop gets them, from workers where it has some."""
+        yield from self.batches.iterate(0, steps)
 
     @torch.no_grad()
     def time_forward(self, precision: str, size: int) -> float:
@@ -213,7 +218,8 @@ def make_plan(
             share * trial.time_step(recipe, precision, at, limit / len(shares))
             for share, at in shares
         )
-        picture = trial.time_forward(precision, size)
+        looks = 2 if recipe.evaluation.flip else 1
+        picture = looks * trial.time_forward(precision, size)
         left = (budget - spent - (time.perf_counter() - began)) * MARGIN
         left -= min(REPORT_SECONDS, 0.1 * budget) + picture * tested
         if left < step_time:

@@ -20,8 +20,8 @@ from residua.training.recipe import Recipe, build, read_yaml
 def quick() -> dict[str, Any]:
     """Best accuracy in a budget: one cycle whose length follows the clock, few distractions.
 
-    One-cycle learning rate (Smith 2018), smoothed labels, an average of the weights, and smaller
-    pictures for the first part (progressive resizing, Howard 2018).
+    One-cycle learning rate (Smith 2018), smoothed labels, an average of the weights, and answers
+    averaged over a picture and its mirror image where training mirrored too.
     """
     return {
         "budget": "10m",
@@ -30,6 +30,7 @@ def quick() -> dict[str, Any]:
         "optimiser": {"lr": 0.4, "weight_decay": 5e-4},
         "schedule": {"name": "one_cycle", "peak": 0.2},
         "augmentation": {"crop_padding": 2, "padding_mode": "reflect"},
+        "evaluation": {"flip": True},
         "label_smoothing": 0.1,
         "ema": 0.99,
         "precision": "auto",
