@@ -11,6 +11,7 @@ training was resumed (rule 1).
 from __future__ import annotations
 
 import functools
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -282,6 +283,7 @@ class Batches:
             num_workers=self.workers,
             prefetch_factor=_PREFETCH,
             persistent_workers=True,
+            worker_init_fn=_leave_signals_alone,
             pin_memory=self.device.type == "cuda",
             # its own generator: otherwise each iterator would draw from the global one, and workers
             # would change the dropout of the model
@@ -306,6 +308,15 @@ class Batches:
         self.__dict__.update(state)
         self._loader = None
         self._order = functools.lru_cache(maxsize=2)(self._permutation)
+
+
+def _leave_signals_alone(worker: int) -> None:
+    """Ignore what a terminal or a scheduler sends to the whole group: training decides what follows.
+
+    A worker that died of it would take training along before it has saved itself.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Steps(Sampler[tuple[int, int]]):
