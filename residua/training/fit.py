@@ -201,7 +201,8 @@ class Loop:
     def _forward_backward(self, step: int, batch: Batch) -> torch.Tensor:
         """Return the mean loss; gradients are summed over the parts of the batch."""
         parts = self.recipe.accumulate
-        pictures, labels = batch.pictures.chunk(parts), batch.labels.chunk(parts)
+        # Parts differ by one picture at most: chunk could leave a last part of one, too few for a norm.
+        pictures, labels = batch.pictures.tensor_split(parts), batch.labels.tensor_split(parts)
         total: torch.Tensor | None = None
         for i, (some, truth) in enumerate(zip(pictures, labels, strict=True)):
             x = to_input(some, self.mean, self.std)
@@ -254,7 +255,7 @@ class Loop:
             self.skipped_in_a_row = 0
             return True
         if guard is None:
-            raise self._not_finite(step, float(loss), batch.indices)
+            raise self._loss_not_finite(step, float(loss), batch.indices)
         with torch.no_grad():
             for buffer, before in guard:
                 buffer.copy_(before)
@@ -262,7 +263,7 @@ class Loop:
         self.skipped_in_a_row += 1
         self._warn("non-finite", step, f"step {step}: the loss is {float(loss)}; batch left out")
         if self.skipped_in_a_row >= MOST_SKIPPED:
-            raise self._not_finite(step, float(loss), batch.indices)
+            raise self._loss_not_finite(step, float(loss), batch.indices)
         return False
 
     def _check_pending(self) -> None:
@@ -270,13 +271,17 @@ class Loop:
         for step, loss, indices in pending:
             value = float(loss)
             if not math.isfinite(value):
-                raise self._not_finite(step, value, indices)
+                raise self._loss_not_finite(step, value, indices)
 
-    def _not_finite(self, step: int, value: float, indices: Any) -> NonFiniteLossError:
+    def _loss_not_finite(self, step: int, value: float, indices: Any) -> NonFiniteLossError:
         return NonFiniteLossError(
             f"step {step}: the loss is {value} (learning rate {self.lr(step):.3g});"
             f" the batch held {self.describe(indices)}"
         )
+
+    def _not_finite(self, what: str) -> NonFiniteLossError:
+        step = self.state.step
+        return NonFiniteLossError(f"{what} after step {step} (learning rate {self.lr(step):.3g})")
 
     # -- what is kept -----------------------------------------------------------------------------
 
@@ -323,6 +328,8 @@ class Loop:
                 torch.distributed.broadcast(buffer, 0)
         measures = self.evaluate(self.result)
         self._train_mode()
+        if math.isnan(measures["loss"]):
+            raise self._not_finite("the validation loss is nan")
         row = {
             "step": state.step,
             "epoch": state.step / self.plan.steps_per_epoch,
@@ -349,6 +356,8 @@ class Loop:
     def _save(self) -> None:
         self._check_pending()
         self._sum_losses()
+        if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
+            raise self._not_finite("the weights are not finite")  # and the last checkpoint's are
         self.save(self)
 
 
