@@ -78,12 +78,14 @@ def train(
 ) -> None:
     """Train a network on pictures and write a report."""
     import shlex
+    import signal
     import sys
 
     from residua.cli.progress import TerminalWatcher
     from residua.training import api
     from residua.training.devices import is_main
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, wherever it comes
     watcher = TerminalWatcher(quiet=as_json)
     asked = settings or []
     if resume is not None:

@@ -7,8 +7,10 @@ What was decided is recorded before training begins, and a resumed session reads
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,8 @@ class Session:
             self.folder.clear()
             self.folder.write_config(self.request.as_config())
             self._write_split(material)
-        return self._train(material, None, None)
+        with self._resumable():
+            return self._train(material, None, None)
 
     def _refuse(self, overwrite: bool) -> None:
         path, there = self.folder.path, self.folder.config.exists()
@@ -81,7 +84,17 @@ class Session:
         material = gather(self.request, split, self.watcher)
         if split is None and is_main():
             self._write_split(material)
-        return self._train(material, saved, longer)
+        with self._resumable():
+            return self._train(material, saved, longer)
+
+    @contextlib.contextmanager
+    def _resumable(self) -> Iterator[None]:
+        """Say how to go on where an interruption comes before or after the loop, which saves itself."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            how = f"go on with `residua train --resume {self.folder.path}`"
+            raise InterruptedRunError(f"interrupted; {how}") from None
 
     def _recorded(self) -> tuple[Any, Any]:
         """Return the split and the checkpoint that are in the folder; None for what is not."""
@@ -161,11 +174,13 @@ class Session:
 
     def _plan(self, material: Material, card: ModelCard, model: nn.Module) -> Plan:
         recipe, splits = material.recipe, material.pictures.splits
-        per_part = min(recipe.batch, len(splits["train"])) // recipe.accumulate
-        if per_part < 2 and any(is_norm(m) for m in model.modules()):
+        batch = min(recipe.batch, len(splits["train"]))
+        least = 2 if any(is_norm(m) for m in model.modules()) else 1
+        if batch // world_size() // recipe.accumulate < least:
             raise BadInput(
-                f"batch_size {recipe.batch} with accumulate {recipe.accumulate}: a norm needs two"
-                " pictures or more at a time"
+                f"a batch of {batch} pictures in {recipe.accumulate * world_size()} parts"
+                f" (batch_size {recipe.batch}, accumulate {recipe.accumulate}): each part needs"
+                f" {least} pictures or more" + (", for the norms" if least > 1 else "")
             )
         trial = self._trial(material, card, model)
         lr = recipe.optimiser.lr
