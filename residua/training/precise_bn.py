@@ -13,17 +13,24 @@ from residua.data.batches import Batches, to_input
 
 @torch.no_grad()
 def precise_bn(
-    model: nn.Module, batches: Batches, n: int, mean: torch.Tensor, std: torch.Tensor
+    model: nn.Module,
+    batches: Batches,
+    n: int,
+    mean: torch.Tensor,
+    std: torch.Tensor,
+    frozen: tuple[str, ...] = (),
 ) -> int:
     """Set the running statistics of every batch norm from n batches; return how many norms.
 
-    The mode of every module is given back as it was. Norms that do not track statistics, and
-    networks without batch norm, are left alone.
+    The mode of every module is given back as it was. Norms under the module names in `frozen`, norms
+    that do not track statistics, and networks without batch norm are left alone.
     """
     norms = [
         m
-        for m in model.modules()
-        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+        for name, m in model.named_modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm)
+        and m.track_running_stats
+        and not any(f"{name}.".startswith(f"{prefix}.") for prefix in frozen)
     ]
     if not norms or n < 1:
         return 0

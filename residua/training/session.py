@@ -303,6 +303,10 @@ class Session:
             material, card, self.request, fabric.device, fabric.global_rank, fabric.world_size
         )
         n = recipe.precise_bn
+
+        def polish(result: nn.Module) -> None:
+            precise_bn(result, batches, n, mean, std, frozen=recipe.freeze)
+
         return Loop(
             fabric=fabric,
             model=model,
@@ -322,7 +326,7 @@ class Session:
             watcher=Logged(self.watcher, logs),
             average=Average(model, recipe.ema) if recipe.ema else None,
             frozen=frozen,
-            polish=(lambda result: precise_bn(result, batches, n, mean, std)) if n else None,
+            polish=polish if n else None,
         )
 
     def _restore(self, loop: Loop, saved: dict[str, Any]) -> None:
