@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -38,7 +39,9 @@ def predict_all(
             scores = model(x).float()
             if flip:
                 mirrored = model(x.flip(3)).float()
-                scores = (scores.softmax(1) + mirrored.softmax(1)).div(2).log()
+                # The log of the mean probability; no probability underflows on the way.
+                both = torch.logaddexp(scores.log_softmax(1), mirrored.log_softmax(1))
+                scores = both - math.log(2.0)
         parts.append(Predictions.of(scores, batch.labels, batch.indices))
         if progress:
             progress(len(batch.indices))
