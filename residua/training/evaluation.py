@@ -27,10 +27,10 @@ def predict_all(
     """Return the predictions for every picture of `batches`, in the order of their index.
 
     flip: average the probabilities with those of the mirrored picture. Over several ranks each looks
-    at its own share and all return the whole; no picture counts twice. The mode of the model
+    at its own share and all return the whole; no picture counts twice. The mode of every module
     (training or evaluation) is given back as it was.
     """
-    mode = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     parts = []
     for batch in batches.iterate(0, batches.steps_per_epoch):
@@ -45,7 +45,8 @@ def predict_all(
         parts.append(Predictions.of(scores, batch.labels, batch.indices))
         if progress:
             progress(len(batch.indices))
-    model.train(mode)
+    for module, mode in modes.items():
+        module.training = mode
     if fabric.world_size > 1:
         gathered: list[list[Predictions]] = [[] for _ in range(fabric.world_size)]
         torch.distributed.all_gather_object(gathered, parts)
