@@ -238,7 +238,7 @@ class Loop:
     # -- when the loss is not a number ----------------------------------------------------------------
 
     def _buffers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        return [(b, b.clone()) for b in self.model.buffers() if b.is_floating_point()]
+        return [(b, b.clone()) for b in self.model.buffers()]
 
     def _finite(self, step: int, loss: torch.Tensor, batch: Batch, guard: list[Any] | None) -> bool:
         """Return whether to update; raises NonFiniteLossError where the recipe says stop."""
