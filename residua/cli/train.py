@@ -46,7 +46,9 @@ def train(
             "--set", metavar="KEY=VALUE", help="Change the recipe, e.g. optimiser.lr=0.05."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides everything that is drawn.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Decides everything that is drawn; default: 0.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that prepare pictures; no effect on them.")
     ] = None,
@@ -89,7 +91,9 @@ def train(
     watcher = TerminalWatcher(quiet=as_json)
     asked = settings or []
     if resume is not None:
-        _only_length(source, out, data, model, recipe, weights)
+        flags = overwrite, find_lr, skip_unreadable, head != "keep"
+        given = source, out, data, model, recipe, weights, seed, *(flag or None for flag in flags)
+        _only_length(*given)
         run = api.resume(
             resume,
             budget=budget,
@@ -109,7 +113,7 @@ def train(
             "budget": budget,
             "epochs": epochs,
             "settings": asked,
-            "seed": seed,
+            "seed": seed or 0,
             "workers": workers,
             "device": device or "auto",
             "weights": weights,

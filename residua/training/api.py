@@ -21,6 +21,8 @@ from residua.training.run import Run
 from residua.training.session import Session
 from residua.training.state import Watcher
 
+HEADS = ("keep", "new")
+
 
 def train(
     source: str | Path,
@@ -63,6 +65,8 @@ def train(
     Raises:
         BadInput: anything wrong with what was given, in one line. ResiduaError: a run that failed.
     """
+    if head not in HEADS:
+        raise BadInput(f"head {head!r} is unknown: expected {' or '.join(HEADS)}")
     request = Request(
         source=str(source),
         data=None if data is None else str(data),

@@ -77,6 +77,8 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove the files of a run that was here, and nothing else."""
+        if not self.path.is_dir():
+            return
         ours = [self.checkpoint, self.best, self.model, self.split, self.setup, self.report]
         ours += [self.path / "metrics.csv", *self.path.glob("events.out.tfevents.*")]
         for file in [*ours, self.config]:  # last, for a folder without it is no run
