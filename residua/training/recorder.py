@@ -106,22 +106,35 @@ class FlightRecorder:
                 handle.remove()
 
     def _listen(self, stage: str, module: nn.Module) -> list[Any]:
+        # A batch may come in parts: moments are means over them, and a channel that lives in one of
+        # them is alive.
         def moment(quantity: str) -> Any:
+            parts: list[torch.Tensor] = []
+
             def hook(_: nn.Module, __: Any, output: Any) -> None:
                 if isinstance(output, torch.Tensor):
-                    mean_square = output.detach().float().square().mean()
-                    self.reading[quantity][stage] = mean_square
+                    parts.append(output.detach().float().square().mean())
+                    self.reading[quantity][stage] = torch.stack(parts).mean()
 
             return hook
 
-        alive: list[torch.Tensor] = []
+        alive: dict[int, torch.Tensor] = {}  # by the place of the ReLU's call in a forward pass
+        place = 0
+
+        def begin(_: nn.Module, __: Any) -> None:
+            nonlocal place
+            place = 0
 
         def dead(_: nn.Module, __: Any, output: torch.Tensor) -> None:
+            nonlocal place
             if output.dim() == 4:
-                alive.append(output.detach().amax((0, 2, 3)) > 0)
-                self.reading["dead_share"][stage] = 1.0 - torch.cat(alive).float().mean()
+                lives = output.detach().amax((0, 2, 3)) > 0
+                alive[place] = alive[place] | lives if place in alive else lives
+                place += 1
+                share = torch.cat(list(alive.values())).float().mean()
+                self.reading["dead_share"][stage] = 1.0 - share
 
-        handles = []
+        handles: list[Any] = [module.register_forward_pre_hook(begin)]
         skips = [m for m in module.modules() if isinstance(m, Skip)]
         if skips:
             for part in ("shortcut", "branch"):
