@@ -52,7 +52,7 @@ def range_test(recipe: Recipe, trial: Trial, steps: int = STEPS, seed: int = 0) 
         x = to_input(batch.pictures, trial.mean, trial.std)
         with autocast(trial.device, "32-true"):
             loss = classification_loss(recipe.loss, model(x), batch.labels, recipe.label_smoothing)
-        average = SMOOTHING * average + (1 - SMOOTHING) * float(loss)
+        average = SMOOTHING * average + (1 - SMOOTHING) * float(loss.detach())
         smoothed = average / (1 - SMOOTHING ** (step + 1))
         if not math.isfinite(smoothed) or (losses and smoothed > LOST * min(losses)):
             break
