@@ -77,7 +77,9 @@ def names(folder):
 # -- there and back --------------------------------------------------------------------------------------
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150
+)
 @given(states)
 def test_any_tree_comes_back_as_it_was(tmp_path, state):
     path = tmp_path / "checkpoint.safetensors"
@@ -158,7 +160,9 @@ def test_a_checkpoint_with_bytes_after_its_end_is_refused(tmp_path):
 
 
 @given(st.binary(max_size=64))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60
+)
 def test_any_other_bytes_are_refused(tmp_path, data):
     (tmp_path / "c").write_bytes(data)
     refused(tmp_path / "c")

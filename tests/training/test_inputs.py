@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -78,6 +78,7 @@ def test_rsb_a3_trains_at_160_and_is_evaluated_at_224_of_236():
 # -- normalisation --------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.integers(0, 99), st.sampled_from([1, 3]))
 def test_mean_and_deviation_are_those_of_all_pixels(seed, channels):
     pixels = np.random.default_rng(seed).integers(0, 256, (9, 5, 5, channels), dtype=np.uint8)
@@ -239,6 +240,7 @@ def test_decoding_tells_how_far_it_is(files):
     assert seen[-1] == ("decoding", 5, 5)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.sampled_from([1, 3]), st.integers(1, 40))
 def test_a_reduced_picture_keeps_its_aspect_and_a_small_one_itself(height, width, channels, side):
     picture = np.full((height, width, channels), 9, np.uint8)

@@ -1,7 +1,7 @@
 """A recipe is typed: what is wrong in it is one line that names the key; --set reads values as YAML."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residua.errors import BadInput
@@ -126,6 +126,7 @@ def test_an_option_of_the_model_after_a_null_is_refused_in_one_line():
     assert "model_options" in one_line(raised)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(all_keys()), st.text(max_size=12))
 def test_any_value_of_a_known_key_is_taken_or_refused_as_bad_input(key, text):
     try:

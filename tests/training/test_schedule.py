@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
@@ -93,6 +93,7 @@ sections = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(sections, st.integers(1, 300), st.integers(1, 50))
 def test_every_rate_is_positive_and_at_most_the_peak(section, steps, per_epoch):
     rates = [lr_factor(section, step, steps, per_epoch) for step in range(steps)]
@@ -100,6 +101,7 @@ def test_every_rate_is_positive_and_at_most_the_peak(section, steps, per_epoch):
     assert all(map(math.isfinite, rates))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.floats(0, 1))
 def test_one_cycle_rises_to_its_peak_and_falls(steps, peak):
     rates = factors(steps, name="one_cycle", peak=peak)
