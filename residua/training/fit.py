@@ -200,7 +200,7 @@ class Loop:
 
     def _forward_backward(self, step: int, batch: Batch) -> torch.Tensor:
         """Return the mean loss; gradients are summed over the parts of the batch."""
-        parts = self.recipe.accumulate
+        parts = min(self.recipe.accumulate, len(batch.labels))
         # Parts differ by one picture at most: chunk could leave a last part of one, too few for a norm.
         pictures, labels = batch.pictures.tensor_split(parts), batch.labels.tensor_split(parts)
         total: torch.Tensor | None = None

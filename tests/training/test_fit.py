@@ -159,6 +159,13 @@ def test_parts_of_unequal_size_count_by_their_pictures():
         torch.testing.assert_close(summed.model.state_dict()[key], value, rtol=1e-4, atol=1e-6)
 
 
+def test_a_batch_of_fewer_pictures_than_parts_has_a_part_for_each():
+    settings = {"n": 3, "batch_size": 8, "model_options": NO_NORM}
+    whole, summed = trained(**settings), trained(**settings, accumulate=8)
+    for key, value in whole.model.state_dict().items():
+        torch.testing.assert_close(summed.model.state_dict()[key], value, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("norm", [0.05, 0.5])
 def test_clipping_bounds_the_norm_of_the_whole_gradient(norm):
     # without momentum and decay, a step is the rate times the gradient
