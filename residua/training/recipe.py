@@ -27,6 +27,8 @@ from residua.errors import BadInput, nearest
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
+Operations = Annotated[int, Field(ge=1, le=15)]
+Magnitude = Annotated[int, Field(ge=1, le=9)]  # of 10, as timm counts
 
 
 class Section(BaseModel):
@@ -67,7 +69,7 @@ class AugmentationSection(Section):
     padding_mode: Literal["zero", "reflect"] = "zero"
     flip: bool | Literal["auto"] = "auto"  # auto: unless the class names speak of digits or sides
     random_resized_crop: tuple[Share, Share] | None = None
-    randaugment: tuple[int, int] | None = None  # operations a picture, magnitude of 10
+    randaugment: tuple[Operations, Magnitude] | None = None  # each picture
     random_erasing: Share = 0.0
     cutout: int = Field(0, ge=0)
     mixup: NotNegative = 0.0

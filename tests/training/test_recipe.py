@@ -102,6 +102,8 @@ def test_settings_leave_the_recipe_itself_and_all_other_keys_alone():
         ("optimiser.name=adam", ["optimiser.name", "adamw", "lamb"]),
         ("optimiser.betas=[0.9]", ["optimiser.betas"]),
         ("label_smoothing=1", ["label_smoothing", "less than 1"]),
+        ("augmentation.randaugment=[2, 10]", ["augmentation.randaugment", "equal to 9, not 10"]),
+        ("augmentation.randaugment=[0, 5]", ["augmentation.randaugment", "equal to 1, not 0"]),
         ("batch_size=0", ["batch_size"]),
         ("freeze=stem", ["freeze", "stem"]),
         ("budget=5x", ["budget", "5x", "10m"]),
