@@ -148,10 +148,9 @@ def test_a_disk_that_fills_up_while_training(corners: Path, small_disk: Path) ->
         text=True,
     )
     wait_for((run / "best.safetensors").exists)
-    with (small_disk / "fill").open("wb", buffering=0) as file:
-        with contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(1024))
+    with (small_disk / "fill").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1024))
     _, errors = process.communicate(timeout=LONG_ENOUGH)
     assert process.returncode == 1
     assert "no space left" in last_line(errors).lower()
