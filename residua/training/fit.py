@@ -210,7 +210,11 @@ class Loop:
             more = i + 1 < len(pictures)
             with self.fabric.no_backward_sync(self.wrapped, enabled=more):
                 loss = classification_loss(
-                    self.recipe.loss, self.wrapped(x), targets, self.recipe.label_smoothing
+                    self.recipe.loss,
+                    self.wrapped(x),
+                    targets,
+                    self.recipe.label_smoothing,
+                    self.recipe.target_threshold,
                 )
                 loss = loss * (len(truth) / len(batch.labels)) if parts > 1 else loss
                 self.fabric.backward(loss)

@@ -21,7 +21,7 @@ from PIL import Image
 from residua.data.augmentation import Augmentation
 from residua.data.batches import Batches, Store
 from residua.data.cache import fitted, store
-from residua.data.pictures import Pictures, Split
+from residua.data.pictures import Split
 from residua.training.recipe import Recipe
 
 SMALL = 64  # pixels of the short side up to which pictures are kept as one array
@@ -230,10 +230,3 @@ def picture_files(paths: list[Path], shape: Shape) -> DecodedEachTime:
     names = [str(path) for path in paths]
     labels = np.zeros(len(paths), np.int64)
     return DecodedEachTime(Split(labels, names, shape.channels, paths=paths), shape)
-
-
-def pictures_location(pictures: Pictures) -> str:
-    """Return "name (location)" of a set, once where both are the same."""
-    if pictures.location == pictures.name:
-        return pictures.name
-    return f"{pictures.name} ({pictures.location})"

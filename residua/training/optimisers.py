@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from residua.errors import ResiduaError
+from residua.errors import BadInput
 from residua.training.recipe import OptimiserSection, ScheduleSection
 
 
@@ -38,7 +38,7 @@ def make_optimiser(model: nn.Module, section: OptimiserSection, lr: float) -> to
     """Build the optimiser over the parameters that require a gradient."""
     groups = parameter_groups(model, section)
     if not groups:
-        raise ResiduaError("nothing to train: `freeze` covers every parameter of the model")
+        raise BadInput("nothing to train: `freeze` covers every parameter of the model")
     if section.name == "sgd":
         nesterov = section.nesterov and section.momentum > 0
         return torch.optim.SGD(

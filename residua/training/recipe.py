@@ -112,6 +112,8 @@ class Recipe(Section):
     loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # decay a step; 0: none
+    # binary_cross_entropy: the target of every class with more than this share of a mixed picture is 1
+    target_threshold: Share | None = None
     clip_gradient: Positive | None = None  # largest norm of the whole gradient
     precise_bn: int = Field(0, ge=0)  # batches to measure norm statistics on after training
     progressive: tuple[tuple[Share, Positive], ...] = ()  # (until share of run, scale of size)

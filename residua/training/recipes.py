@@ -91,6 +91,7 @@ def _rsb(epochs: int, size: int, **values: Any) -> dict[str, Any]:
         "size": size,
         "batch_size": 2048,
         "loss": "binary_cross_entropy",
+        "target_threshold": 0.2,
         "schedule": {"name": "cosine", "warmup_epochs": 5, "warmup_start": 1e-4 / 5e-3},
         "evaluation": {"crop": 0.95, "size": 224},
         "precision": "auto",

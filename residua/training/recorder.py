@@ -189,7 +189,7 @@ def warnings(reading: dict[str, dict[str, float]], step: int, steps: int) -> dic
         elif ratio > EXPLODING:
             found["exploding"] = (
                 f"the gradient explodes: {first} gets {ratio:.1g} times what {last} gets."
-                " A norm, clip_gradient, or zero_init_last would help."
+                " Shortcuts, a norm, or a smaller initialisation would help."
             )
     for stage, share in reading["dead_share"].items():
         if share > DEAD:

@@ -30,9 +30,17 @@ TOP = 5
 
 
 def classification_loss(
-    kind: str, scores: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0
+    kind: str,
+    scores: torch.Tensor,
+    targets: torch.Tensor,
+    smoothing: float = 0.0,
+    threshold: float | None = None,
 ) -> torch.Tensor:
-    """Return the mean loss over a batch; smoothing applies to class numbers only."""
+    """Return the mean loss over a batch; smoothing applies to class numbers only.
+
+    threshold: in binary cross-entropy, a soft target above it counts as 1 and any other as 0, so
+    that a mixed picture shows both of its classes (Wightman et al. 2021).
+    """
     if kind == "cross_entropy":
         hard = not targets.is_floating_point()
         return F.cross_entropy(scores, targets, label_smoothing=smoothing if hard else 0.0)
@@ -40,6 +48,8 @@ def classification_loss(
         classes = scores.shape[1]
         targets = F.one_hot(targets, classes).to(scores.dtype)
         targets = targets * (1.0 - smoothing) + smoothing / classes
+    elif threshold is not None:
+        targets = (targets > threshold).to(scores.dtype)
     return F.binary_cross_entropy_with_logits(scores, targets)
 
 

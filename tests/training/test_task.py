@@ -182,3 +182,13 @@ def test_a_network_that_is_sure_and_right_is_calibrated_one_that_is_sure_and_wro
     assert calibration(right)["ece"] == pytest.approx(0.0, abs=1e-6)
     assert calibration(wrong)["ece"] == pytest.approx(1.0, abs=1e-6)
     assert calibration(wrong)["bins"] == [{"confidence": 1.0, "accuracy": 0.0, "count": 40}]
+
+
+def test_a_mixed_picture_shows_both_its_classes_where_a_threshold_says_so() -> None:
+    z = torch.tensor([[2.0, -1.0, 0.5]], dtype=torch.float64)
+    mixed = torch.tensor([[0.7, 0.3, 0.0]], dtype=torch.float64)
+    both = torch.tensor([[1.0, 1.0, 0.0]], dtype=torch.float64)
+    found = classification_loss("binary_cross_entropy", z, mixed, threshold=0.2)
+    assert found == classification_loss("binary_cross_entropy", z, both)
+    rare = classification_loss("binary_cross_entropy", z, mixed, threshold=0.5)
+    assert rare > 0 and rare != found
