@@ -168,9 +168,6 @@ class _EachMinute(Watcher):
     def __init__(self, test: TestPictures, every: float) -> None:
         self.clock = Clock(every, lambda: test.accuracy(self.loop.result, self.card, True))
 
-    def note(self, text: str) -> None:
-        print(text, file=sys.stderr)
-
     def step(self, state: State, loss: float, lr: float) -> None:
         self.clock.look(state.step)
 
@@ -340,15 +337,13 @@ def draw(found: dict[str, Any], path: Path) -> None:
     looks = {"residua": ("residua train", "#1f6f8b", "-"), "plain": ("plain loop", "#b5651d", "--")}
     for way, rows in found["accuracy"].items():
         label, colour, line = looks[way]
-        marks = [(i + 1) * found["minutes_every"] for i in range(len(rows))]
         accuracies = [100 * row["accuracy"] for row in rows]
+        marks = [(i + 1) * found["minutes_every"] for i in range(len(rows))]
         axes.plot(marks, accuracies, line, color=colour, marker="o", markersize=4, label=label)
     axes.set_xlabel("minutes, evaluations not counted")
     axes.set_ylabel("test accuracy, %")
-    axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
 
 

@@ -18,6 +18,7 @@ import sys
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from _common import caption, machine, shown, spread
 from _resident import NEVER, advance, make_loop
 from rich.console import Console
@@ -96,9 +97,12 @@ def main() -> None:
     parser.add_argument(
         "--device", default="auto", help="cpu or cuda; auto: cuda where there is one"
     )
+    parser.add_argument("--threads", type=int, help="of the CPU; 1 where others use the machine")
     parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs, no more")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
     results = []
     for setting in SETTINGS:
         if options.quick:
