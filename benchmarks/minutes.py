@@ -75,9 +75,10 @@ class Clock:
         return (time.monotonic() - self.began - self.paused) / 60
 
     def look(self, step: int) -> None:
-        """Evaluate if a mark has come."""
-        if self.minutes >= self.every * (len(self.rows) + 1):
-            self.rows.append(self._evaluate(step))
+        """Evaluate if a mark has come; several that passed in one step share what is found."""
+        passed = int(self.minutes / self.every + 1e-9) - len(self.rows)
+        if passed > 0:
+            self.rows += [self._evaluate(step)] * passed
 
     def finish(self, step: int, budget: float) -> dict[str, float]:
         """Evaluate the result, which stands for the marks left of the budget (in minutes).

@@ -77,10 +77,12 @@ def test_evaluations_stop_the_clock(minutes: ModuleType, monkeypatch: pytest.Mon
     now += 2.0
     clock.look(2)
     assert clock.minutes == pytest.approx(61 / 60)
+    now += 120.0
+    clock.look(3)
     now += 30.0
-    end = clock.finish(3, budget=3.0)
-    assert end["minutes"] == pytest.approx(91 / 60)
-    assert [row["step"] for row in clock.rows] == [2, 3, 3]
+    end = clock.finish(4, budget=5.0)
+    assert end["minutes"] == pytest.approx(211 / 60)
+    assert [row["step"] for row in clock.rows] == [2, 3, 3, 4, 4]
 
 
 def test_who_overruns_the_budget_keeps_what_it_had(
