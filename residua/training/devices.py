@@ -11,13 +11,17 @@ import torch
 from lightning_fabric import Fabric
 
 from residua.errors import BadInput
+from residua.training.memory import keep_freed_memory
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 T = TypeVar("T")
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is CUDA, else MPS, else the CPU."""
+    """Return the device of that name; "auto" is CUDA, else MPS, else the CPU.
+
+    On a CPU the process is told to keep freed memory from here on, which steps ask for again.
+    """
     if name not in DEVICES:
         raise BadInput(f"device {name!r} is unknown: expected one of {', '.join(DEVICES)}")
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -25,6 +29,8 @@ def choose_device(name: str) -> torch.device:
         name = next((kind for kind, is_there in there.items() if is_there), "cpu")
     if not there.get(name, True):
         raise BadInput(f"device {name}: there is none here")
+    if name == "cpu":
+        keep_freed_memory()
     return (
         torch.device(name, int(os.environ.get("LOCAL_RANK", 0)))
         if name == "cuda"

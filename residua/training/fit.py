@@ -171,7 +171,7 @@ class Loop:
 
     def _step(self, step: int, batch: Batch) -> torch.Tensor:
         """Do one update and return its loss."""
-        torch.manual_seed(int(bits(self.seed, 0, step, 0).item()) >> 1)  # dropout and the like
+        self._seed(int(bits(self.seed, 0, step, 0).item()) >> 1)  # dropout and the like
         lr = self.lr(step)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
@@ -197,6 +197,12 @@ class Loop:
         if self.average is not None:
             self.average.update(step)
         return loss
+
+    def _seed(self, seed: int) -> None:
+        if self.asynchronous:
+            torch.manual_seed(seed)
+        else:  # a hundredth of the time, for it leaves the devices alone that are not used
+            torch.default_generator.manual_seed(seed)
 
     def _forward_backward(self, step: int, batch: Batch) -> torch.Tensor:
         """Return the mean loss; gradients are summed over the parts of the batch."""

@@ -28,8 +28,9 @@ from residua.training.optimisers import make_optimiser
 from residua.training.recipe import Recipe, seconds
 from residua.training.task import classification_loss
 
-WARM_STEPS, TIMED_STEPS = 2, 30
-TIMED_SHARE = 0.05  # of the budget, at most, for timing
+WARM_STEPS, TIMED_STEPS = 1, 30
+LEAST_TIMED = 2
+TIMED_SHARE, TIMED_SECONDS = 0.05, 4.0  # for timing, at most: of the budget, and for all settings
 MARGIN = 0.97  # of the budget is planned: timings are taken once, speed drifts
 EVALUATION_SHARE = 0.04  # of the budget, at most, for evaluations on the way
 MOST_EVALUATIONS = 20
@@ -113,7 +114,7 @@ class Trial:
                 synchronise(self.device)
                 start, before_it = time.perf_counter(), start
                 times.append(start - before_it)
-                if len(times) > WARM_STEPS and start - began > limit:
+                if len(times) >= WARM_STEPS + LEAST_TIMED and start - began > limit:
                     break
         self.batches.set_size(before)
         return statistics.median(times[WARM_STEPS:])
@@ -152,17 +153,24 @@ def synchronise(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def choose_precision(recipe: Recipe, trial: Trial, limit: float) -> str:
-    """Return the recipe's precision; "auto" is bfloat16 where the device is faster in it."""
+def likely_precision(recipe: Recipe, device: torch.device) -> str:
+    """Return the recipe's precision; for "auto" the one that the device has instructions for."""
     if recipe.precision != "auto":
         return recipe.precision
-    if trial.device.type == "cuda":
+    if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    if trial.device.type != "cpu":
-        return "32-true"
+    has_it = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # not in every build
+    return "bf16-mixed" if device.type == "cpu" and has_it is not None and has_it() else "32-true"
+
+
+def choose_precision(recipe: Recipe, trial: Trial, limit: float) -> str:
+    """Return the recipe's precision; "auto" is bfloat16 where the device is faster in it."""
+    likely = likely_precision(recipe, trial.device)
+    if recipe.precision != "auto" or trial.device.type != "cpu" or likely == "32-true":
+        return likely
     size = trial.batches.size
+    half = trial.time_step(recipe, likely, size, limit / 2)
     single = trial.time_step(recipe, "32-true", size, limit / 4)
-    half = trial.time_step(recipe, "bf16-mixed", size, limit / 4)
     return "bf16-mixed" if half < 0.9 * single else "32-true"
 
 
@@ -176,7 +184,7 @@ def choose_threads(recipe: Recipe, trial: Trial, precision: str, limit: float) -
     if all_of_them == 1:
         return 1
     size = trial.batches.size
-    together = trial.time_step(recipe, precision, size, limit / 4)
+    together = trial.time_step(recipe, precision, size, limit / 2)
     torch.set_num_threads(1)
     try:
         alone = trial.time_step(recipe, precision, size, limit / 4)
@@ -204,12 +212,12 @@ def make_plan(
     size, per_epoch = trial.batches.size, trial.batches.steps_per_epoch
     began = time.perf_counter()
     budget = seconds(recipe.budget) if recipe.budget else None
-    limit = max(1.0, TIMED_SHARE * budget) if budget else 10.0
-    precision = choose_precision(recipe, trial, limit)
+    limit = min(TIMED_SECONDS, max(1.0, TIMED_SHARE * budget)) if budget else TIMED_SECONDS
     threads = torch.get_num_threads()
     if budget is not None and trial.device.type == "cpu":
-        threads = choose_threads(recipe, trial, precision, limit)
+        threads = choose_threads(recipe, trial, likely_precision(recipe, trial.device), limit)
         torch.set_num_threads(threads)
+    precision = choose_precision(recipe, trial, limit)
     shares = _phase_shares(recipe, size)
     step_time: float | None = None
     evaluations: float
