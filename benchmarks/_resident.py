@@ -13,6 +13,7 @@ from residua.data.batches import Batches
 from residua.models import create_model
 from residua.training.devices import choose_device, make_fabric
 from residua.training.fit import Loop
+from residua.training.memory import keep_freed_memory
 from residua.training.optimisers import make_optimiser
 from residua.training.plan import RECORD_EVERY, Phase, Plan, synchronise
 from residua.training.recipe import OptimiserSection, Recipe, ScheduleSection
@@ -38,6 +39,8 @@ def make_loop(
 ) -> Loop:
     """Return the loop as a session makes it, with nothing to evaluate or to save."""
     where = choose_device(device)
+    if where.type == "cpu":
+        keep_freed_memory()  # as a session does
     recipe = Recipe(
         steps=1,
         batch_size=batch,

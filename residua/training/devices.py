@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,17 +12,13 @@ import torch
 from lightning_fabric import Fabric
 
 from residua.errors import BadInput
-from residua.training.memory import keep_freed_memory
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 T = TypeVar("T")
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is CUDA, else MPS, else the CPU.
-
-    On a CPU the process is told to keep freed memory from here on, which steps ask for again.
-    """
+    """Return the device of that name; "auto" is CUDA, else MPS, else the CPU."""
     if name not in DEVICES:
         raise BadInput(f"device {name!r} is unknown: expected one of {', '.join(DEVICES)}")
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -29,8 +26,6 @@ def choose_device(name: str) -> torch.device:
         name = next((kind for kind, is_there in there.items() if is_there), "cpu")
     if not there.get(name, True):
         raise BadInput(f"device {name}: there is none here")
-    if name == "cpu":
-        keep_freed_memory()
     return (
         torch.device(name, int(os.environ.get("LOCAL_RANK", 0)))
         if name == "cuda"
@@ -78,6 +73,7 @@ def _join() -> None:
 
 def make_fabric(device: torch.device, precision: str) -> Fabric:
     """Return a launched Fabric on the device, over all ranks of torchrun where there are several."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the obvious
     settings: dict[str, Any] = {"devices": 1}
     if world_size() > 1:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))

@@ -31,6 +31,7 @@ from residua.training.folder import ModelCard, RunFolder, read_json, write_model
 from residua.training.logs import Logged, Logs
 from residua.training.lr_range import RangeTest, range_test
 from residua.training.materials import Material, decide, gather, training_batches
+from residua.training.memory import keep_freed_memory
 from residua.training.optimisers import make_optimiser
 from residua.training.plan import Plan, Trial, lengthened, make_plan
 from residua.training.precise_bn import precise_bn
@@ -50,6 +51,8 @@ class Session:
         self.watcher = watcher if is_main() else Watcher()  # one rank speaks
         self.began = time.monotonic()
         self.device = choose_device(request.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     # -- the ways in ------------------------------------------------------------------------------
 
