@@ -77,7 +77,8 @@ class TerminalWatcher(Watcher):
             remarks().print(
                 f"step {row['step']:>7,}  epoch {row['epoch']:6.2f}  {row['minutes']:6.2f} min"
                 f"  train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}"
-                f"  val accuracy [bold]{row['val_accuracy']:.2%}[/]"
+                f"  val accuracy [bold]{row['val_accuracy']:.2%}[/]",
+                soft_wrap=True,
             )
 
     def end(self) -> None:
