@@ -6,8 +6,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from residua.models.registry import register
+from residua.models.residual import residual_network
 from residua.nn.blocks import BasicBlock, BottleneckBlock
 
 IMAGENET_BLOCKS: dict[int, tuple[int, int, int, int]] = {
@@ -51,3 +54,37 @@ def cifar_stages(depth: int) -> dict[str, Any]:
 def cifar_shortcut(depth: int) -> str:
     """Return the paper's shortcut: A (zero-padding) for basic blocks, B for bottlenecks."""
     return "B" if depth in CIFAR_BOTTLENECKS else "A"
+
+
+Counts = Mapping[int, tuple[int, int]]  # depth: (parameters, multiply-adds)
+
+
+def register_depths(
+    large: str,
+    small: str,
+    paper: str,
+    imagenet: Counts,
+    cifar: Counts,
+    *,
+    family: str,
+    preactivation: bool,
+    plain: bool,
+) -> None:
+    """Register a family at all its depths; `large` and `small` are names with {} for the depth."""
+    order = {"preactivation": preactivation, "plain": plain}
+    for name, counts, size, classes in ((large, imagenet, 224, 1000), (small, cifar, 32, 10)):
+        for depth, (parameters, multiply_adds) in counts.items():
+            stages = imagenet_stages(depth) if size == 224 else cifar_stages(depth)
+            own_shortcut = size == 32 and not plain
+            register(
+                name.format(depth),
+                residual_network,
+                family=family,
+                paper=paper,
+                parameters=parameters,
+                multiply_adds=multiply_adds,
+                input_size=size,
+                num_classes=classes,
+                preset=stages | order,
+                defaults={"shortcut": cifar_shortcut(depth)} if own_shortcut else {},
+            )

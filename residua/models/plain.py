@@ -3,9 +3,7 @@
 He, Zhang, Ren, Sun 2015, fig. 3 (middle) and section 4.2: what degrades with depth.
 """
 
-from residua.models.depths import cifar_stages, imagenet_stages
-from residua.models.registry import register
-from residua.models.residual import residual_network
+from residua.models.depths import register_depths
 
 PAPER = "He, Zhang, Ren, Sun 2015, Deep Residual Learning for Image Recognition"
 
@@ -24,30 +22,13 @@ CIFAR = {
     110: (1_727_962, 252_887_680),
 }
 
-ORDER = {"preactivation": False, "plain": True}
-
-for depth, (parameters, multiply_adds) in IMAGENET.items():
-    register(
-        f"plain{depth}",
-        residual_network,
-        family="plain",
-        paper=PAPER,
-        parameters=parameters,
-        multiply_adds=multiply_adds,
-        input_size=224,
-        num_classes=1000,
-        preset=imagenet_stages(depth) | ORDER,
-    )
-
-for depth, (parameters, multiply_adds) in CIFAR.items():
-    register(
-        f"plain{depth}_cifar",
-        residual_network,
-        family="plain",
-        paper=PAPER,
-        parameters=parameters,
-        multiply_adds=multiply_adds,
-        input_size=32,
-        num_classes=10,
-        preset=cifar_stages(depth) | ORDER,
-    )
+register_depths(
+    "plain{}",
+    "plain{}_cifar",
+    PAPER,
+    IMAGENET,
+    CIFAR,
+    family="plain",
+    preactivation=False,
+    plain=True,
+)

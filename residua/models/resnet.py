@@ -4,9 +4,7 @@ He, Zhang, Ren, Sun 2015, table 1 (224-pixel pictures) and section 4.2 (32-pixel
 shortcuts); the bottleneck networks for 32 pixels, 164 and 1001, are the baselines of the 2016 paper.
 """
 
-from residua.models.depths import cifar_shortcut, cifar_stages, imagenet_stages
-from residua.models.registry import register
-from residua.models.residual import residual_network
+from residua.models.depths import register_depths
 
 PAPER = "He, Zhang, Ren, Sun 2015, Deep Residual Learning for Image Recognition"
 
@@ -32,31 +30,13 @@ CIFAR = {
     1202: (19_421_274, 2_829_238_912),
 }
 
-ORDER = {"preactivation": False, "plain": False}
-
-for depth, (parameters, multiply_adds) in IMAGENET.items():
-    register(
-        f"resnet{depth}",
-        residual_network,
-        family="resnet",
-        paper=PAPER,
-        parameters=parameters,
-        multiply_adds=multiply_adds,
-        input_size=224,
-        num_classes=1000,
-        preset=imagenet_stages(depth) | ORDER,
-    )
-
-for depth, (parameters, multiply_adds) in CIFAR.items():
-    register(
-        f"resnet{depth}_cifar",
-        residual_network,
-        family="resnet",
-        paper=PAPER,
-        parameters=parameters,
-        multiply_adds=multiply_adds,
-        input_size=32,
-        num_classes=10,
-        preset=cifar_stages(depth) | ORDER,
-        defaults={"shortcut": cifar_shortcut(depth)},
-    )
+register_depths(
+    "resnet{}",
+    "resnet{}_cifar",
+    PAPER,
+    IMAGENET,
+    CIFAR,
+    family="resnet",
+    preactivation=False,
+    plain=False,
+)

@@ -5,9 +5,7 @@ shape activates before the fork, so its projection sees the activated input. No 
 norm and ReLU after the last block.
 """
 
-from residua.models.depths import cifar_shortcut, cifar_stages, imagenet_stages
-from residua.models.registry import register
-from residua.models.residual import residual_network
+from residua.models.depths import register_depths
 
 PAPER = "He, Zhang, Ren, Sun 2016, Identity Mappings in Deep Residual Networks"
 
@@ -33,31 +31,13 @@ CIFAR = {
     1202: (19_421_274, 2_829_238_912),
 }
 
-ORDER = {"preactivation": True, "plain": False}
-
-for depth, (parameters, multiply_adds) in IMAGENET.items():
-    register(
-        f"resnetv2_{depth}",
-        residual_network,
-        family="resnetv2",
-        paper=PAPER,
-        parameters=parameters,
-        multiply_adds=multiply_adds,
-        input_size=224,
-        num_classes=1000,
-        preset=imagenet_stages(depth) | ORDER,
-    )
-
-for depth, (parameters, multiply_adds) in CIFAR.items():
-    register(
-        f"preact_resnet{depth}_cifar",
-        residual_network,
-        family="resnetv2",
-        paper=PAPER,
-        parameters=parameters,
-        multiply_adds=multiply_adds,
-        input_size=32,
-        num_classes=10,
-        preset=cifar_stages(depth) | ORDER,
-        defaults={"shortcut": cifar_shortcut(depth)},
-    )
+register_depths(
+    "resnetv2_{}",
+    "preact_resnet{}_cifar",
+    PAPER,
+    IMAGENET,
+    CIFAR,
+    family="resnetv2",
+    preactivation=True,
+    plain=False,
+)
