@@ -32,7 +32,7 @@ def imagenet_stages(depth: int) -> dict[str, Any]:
         "block": BasicBlock if depth < 50 else BottleneckBlock,
         "depths": IMAGENET_BLOCKS[depth],
         "widths": IMAGENET_WIDTHS,
-        "small": False,
+        "stem": "7x7",
     }
 
 
@@ -47,7 +47,7 @@ def cifar_stages(depth: int) -> dict[str, Any]:
         "block": BottleneckBlock if bottleneck else BasicBlock,
         "depths": ((depth - 2) // (9 if bottleneck else 6),) * 3,
         "widths": CIFAR_WIDTHS,
-        "small": True,
+        "stem": "3x3",
     }
 
 
@@ -67,15 +67,16 @@ def register_depths(
     cifar: Counts,
     *,
     family: str,
-    preactivation: bool,
-    plain: bool,
+    order: str = "original",
+    plain: bool = False,
 ) -> None:
     """Register a family at all its depths; `large` and `small` are names with {} for the depth."""
-    order = {"preactivation": preactivation, "plain": plain}
     for name, counts, size, classes in ((large, imagenet, 224, 1000), (small, cifar, 32, 10)):
         for depth, (parameters, multiply_adds) in counts.items():
             stages = imagenet_stages(depth) if size == 224 else cifar_stages(depth)
-            own_shortcut = size == 32 and not plain
+            defaults = {} if order == "original" else {"order": order}
+            if size == 32 and not plain:
+                defaults["shortcut"] = cifar_shortcut(depth)
             register(
                 name.format(depth),
                 residual_network,
@@ -85,6 +86,6 @@ def register_depths(
                 multiply_adds=multiply_adds,
                 input_size=size,
                 num_classes=classes,
-                preset=stages | order,
-                defaults={"shortcut": cifar_shortcut(depth)} if own_shortcut else {},
+                preset=stages | {"plain": plain},
+                defaults=defaults,
             )

@@ -29,6 +29,5 @@ register_depths(
     IMAGENET,
     CIFAR,
     family="plain",
-    preactivation=False,
     plain=True,
 )

@@ -24,6 +24,7 @@ class Record:
 
     parameters and multiply_adds hold for three input channels, `num_classes` classes and square
     pictures of `input_size` pixels; a multiply-add counts convolutions and linear layers only.
+    smallest is the least side of a picture that the model takes.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Record:
     builder: Callable[..., nn.Module] = field(repr=False)
     preset: Mapping[str, Any] = field(repr=False)
     defaults: Mapping[str, Any] = field(repr=False)
+    smallest: int = 1
 
     def options(self) -> list[str]:
         """Return the names of the options that `create_model` takes for this model."""
@@ -58,6 +60,7 @@ def register(
     num_classes: int,
     preset: Mapping[str, Any],
     defaults: Mapping[str, Any] | None = None,
+    smallest: int = 1,
 ) -> None:
     """Add a model, made by `builder(**preset, **options)`.
 
@@ -75,6 +78,7 @@ def register(
         builder=builder,
         preset=preset,
         defaults=defaults or {},
+        smallest=smallest,
     )
 
 

@@ -1,10 +1,11 @@
-"""The builder behind the plain, v1 and v2 (pre-activation) families.
+"""The builder behind every family made of basic or bottleneck blocks.
 
     v1   conv7x7/2 norm relu maxpool3x3/2, four stages at 64..512 (x4 in bottlenecks), average, fc
     v2   conv7x7/2 maxpool3x3/2, four stages in pre-activation order, norm relu, average, fc
 
 For 32-pixel pictures (2015, section 4.2): conv3x3, three stages of n blocks at 16, 32, 64 channels,
-average, fc; depth 6n + 2 with basic blocks, 9n + 2 with bottlenecks.
+average, fc; depth 6n + 2 with basic blocks, 9n + 2 with bottlenecks. The "deep" stem has three 3x3
+convolutions (the first with stride 2) in place of the 7x7 (He, T. et al. 2019, fig. 2b: ResNet-C).
 
 Shapes: (N, C, H, W) -> (N, classes), any H, W >= 1; the 224-pixel maps are floor((H - 1) / 32) + 1 high.
 """
@@ -17,13 +18,18 @@ from collections.abc import Sequence
 from torch import nn
 
 from residua.models.network import Head, Network
-from residua.nn.blocks import BasicBlock, BlockOptions, BottleneckBlock, Preactivation
+from residua.nn.blocks import BASE_WIDTH, BasicBlock, BlockOptions, BottleneckBlock, Drop
 from residua.nn.init import initialise, zero_last
-from residua.nn.norms import NormFactory, norm_factory
-from residua.nn.regularisers import linear_decay
+from residua.nn.init.scheme import Fan
+from residua.nn.names import unknown
+from residua.nn.norms import Norm, make_norm
+from residua.nn.orders import ORDERS, Order
+from residua.nn.recompute import Recomputed
 
 HE2015 = "He, Zhang, Ren, Sun 2015, Deep Residual Learning for Image Recognition"
 HE2016B = "He, Zhang, Ren, Sun 2016, Identity Mappings in Deep Residual Networks"
+
+STEMS = ("3x3", "7x7", "deep")
 
 Block = type[BasicBlock] | type[BottleneckBlock]
 
@@ -33,78 +39,111 @@ def residual_network(
     block: Block,
     depths: Sequence[int],
     widths: Sequence[int],
-    small: bool,
-    preactivation: bool,
-    plain: bool,
+    stem: str,
     num_classes: int,
     in_channels: int,
+    plain: bool = False,
+    order: str = "original",
     shortcut: str = "B",
+    merge: str = "add",
     norm: str = "batch",
     stride_on: str = "3x3",
+    groups: int = 1,
+    base_width: int = BASE_WIDTH,
+    attention: str | None = None,
+    dropout: float = 0.0,
+    shortcut_dropout: float = 0.0,
     stochastic_depth: float = 0.0,
+    drop: str = "stochastic_depth",
+    drop_decay: str = "linear",
+    drop_per: str = "sample",
     zero_init_last: bool = False,
     init: str = "he",
+    fan: Fan = "fan_out",
+    recompute: bool | int = False,
     features_only: bool = False,
 ) -> Network:
     """Build a residual or plain network.
 
     Args:
-        block: basic or bottleneck. depths: blocks a stage. widths: of the inner convolutions.
-        small: the 32-pixel stem (no downsampling) rather than the 224-pixel one (by 4).
-        preactivation: v2 order. plain: the same without shortcuts.
-        shortcut: where shapes change "A" zero-pads, "B" projects; "C" projects on every block.
-        norm: one of `residua.nn.NORMS`, in stem, branches, projections and tail alike.
+        block: basic or bottleneck. depths: blocks a stage. widths: of each stage, before expansion.
+        stem: "3x3" (32 pixels, no downsampling), "7x7" or "deep" (224 pixels, by 4).
+        plain: the same without shortcuts. order: one of `residua.nn.ORDERS`.
+        shortcut: one of `residua.nn.SHORTCUTS`; where shapes change "A" zero-pads, "B" projects, "D"
+            pools and projects; "C" projects on every block.
+        merge: one of `residua.nn.MERGES`. norm: `residua.nn.NORMS`, everywhere alike.
         stride_on: the bottleneck convolution that strides, "3x3" or (as in the paper) "1x1".
-        stochastic_depth: probability of dropping the last block; linear from 0 at the first.
-        zero_init_last: start every block as its shortcut. init: "he" or "glorot".
+        groups, base_width: of the bottleneck's 3x3 convolution. attention: "se" or none.
+        dropout: inside each branch. shortcut_dropout: on each shortcut.
+        stochastic_depth: probability of dropping the last block; from 0 at the first by drop_decay
+            "linear", or the same everywhere by "constant"; drop and drop_per: what and how, see
+            `residua.nn.regularisers.make_drop`.
+        zero_init_last: start every block as its shortcut. init, fan: see `residua.nn.initialise`.
+        recompute: keep the activations of every n-th block only (True: of about a square root of them).
         features_only: no head; return one map a stage.
     """
-    if not 0.0 <= stochastic_depth < 1.0:
-        raise ValueError(f"stochastic_depth {stochastic_depth} is not in [0, 1)")
-    make_norm = norm_factory(norm)
-    options = BlockOptions(make_norm, None if plain else shortcut, preactivation, stride_on)
-    if plain and (stochastic_depth > 0 or zero_init_last):
-        raise ValueError(
-            "a plain network has no shortcut: stochastic_depth and zero_init_last kill it"
-        )
-    stem = _stem(in_channels, widths[0], small, make_norm, preactivation)
-    stages = []
+    if stem not in STEMS:
+        raise ValueError(unknown("stem", stem, STEMS))
+    if plain and zero_init_last:
+        raise ValueError("a plain network has no shortcut: zero_init_last kills it")
+    how = make_norm(norm)
+    options = BlockOptions(
+        norm=how,
+        order=order,
+        shortcut=None if plain else shortcut,
+        merge=merge,
+        stride_on=stride_on,
+        groups=groups,
+        base_width=base_width,
+        attention=attention,
+        dropout=dropout,
+        shortcut_dropout=shortcut_dropout,
+        drop=Drop(stochastic_depth, drop, drop_decay, drop_per),
+    )
     channels, done = widths[0], 0
+    stages = []
     for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
         blocks = []
         for j in range(depth):
             stride = 2 if i > 0 and j == 0 else 1
             done += 1
-            survival = linear_decay(stochastic_depth, done, sum(depths))
-            blocks.append(block(channels, width, stride, options, survival))
+            blocks.append(block(channels, width, stride, options, done, sum(depths)))
             channels = width * block.expansion
-        stages.append(nn.Sequential(*blocks))
+        stages.append(_stage(blocks, recompute))
     network = Network(
-        stem,
+        _stem(in_channels, widths[0], stem, how, ORDERS[order]),
         stages,
-        Preactivation(channels, make_norm) if preactivation else None,
+        ORDERS[order].tail(channels, how),
         None if features_only else Head(channels, num_classes),
         [width * block.expansion for width in widths],
     )
-    initialise(network, init)
+    initialise(network, init, fan)
     if zero_init_last:
         zero_last(network)
     return network
 
 
-def _stem(
-    in_channels: int, width: int, small: bool, norm: NormFactory | None, preactivation: bool
-) -> nn.Sequential:
+def _stage(blocks: Sequence[nn.Module], recompute: bool | int) -> nn.Sequential:
+    if recompute is False:
+        return nn.Sequential(*blocks)
+    return Recomputed(*blocks, every=None if recompute is True else recompute)
+
+
+def _stem(in_channels: int, width: int, kind: str, norm: Norm, order: Order) -> nn.Sequential:
     """Return the first layers; in v2 the first block's activation takes the place of norm and ReLU."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
-    kernel, stride = (3, 1) if small else (7, 2)
-    parts["conv"] = nn.Conv2d(
-        in_channels, width, kernel, stride, padding=kernel // 2, bias=norm is None
-    )
-    if not preactivation:
-        if norm is not None:
-            parts["norm"] = norm(width)
-        parts["act"] = nn.ReLU(inplace=True)
-    if not small:
+    bias = norm.layer is None and order.biases
+    if kind == "deep":
+        parts["conv"] = norm.conv(in_channels, width // 2, 3, 2, bias=bias)
+        for i, (cin, cout) in enumerate(((width // 2, width // 2), (width // 2, width)), start=1):
+            if norm.layer is not None:
+                parts[f"norm{i}"] = norm.layer(cin)
+            parts[f"act{i}"] = nn.ReLU(inplace=True)
+            parts[f"conv{i + 1}"] = norm.conv(cin, cout, 3, bias=bias)
+    else:
+        kernel, stride = (3, 1) if kind == "3x3" else (7, 2)
+        parts["conv"] = norm.conv(in_channels, width, kernel, stride, bias=bias)
+    parts |= order.stem(width, norm)
+    if kind != "3x3":
         parts["pool"] = nn.MaxPool2d(3, stride=2, padding=1)
     return nn.Sequential(parts)

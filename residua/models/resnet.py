@@ -37,6 +37,4 @@ register_depths(
     IMAGENET,
     CIFAR,
     family="resnet",
-    preactivation=False,
-    plain=False,
 )

@@ -19,7 +19,7 @@ from residua.models.network import Network
 from residua.models.registry import register
 from residua.nn.init import initialise, zero_last
 from residua.nn.merges import Add
-from residua.nn.norms import NormFactory, norm_factory
+from residua.nn.norms import Norm, make_norm
 from residua.nn.regularisers import StochasticDepth, linear_decay
 from residua.nn.skip import Skip
 
@@ -39,14 +39,14 @@ class MaxHead(nn.Module):
         return y
 
 
-def _conv(cin: int, cout: int, norm: NormFactory | None, pool: bool = False) -> nn.Sequential:
+def _conv(cin: int, cout: int, norm: Norm, pool: bool = False) -> nn.Sequential:
     parts: OrderedDict[str, nn.Module] = OrderedDict()
-    parts["conv"] = nn.Conv2d(cin, cout, 3, padding=1, bias=norm is None)
+    parts["conv"] = norm.conv(cin, cout, 3)
     if pool:
         # Before norm and ReLU: the same result for gamma > 0, on a quarter of the positions.
         parts["pool"] = nn.MaxPool2d(2, ceil_mode=True)
-    if norm is not None:
-        parts["norm"] = norm(cout)
+    if norm.layer is not None:
+        parts["norm"] = norm.layer(cout)
     parts["act"] = nn.ReLU(inplace=True)
     return nn.Sequential(parts)
 
@@ -67,12 +67,10 @@ def resnet9(
         raise ValueError(f"stochastic_depth {stochastic_depth} is not in [0, 1)")
     if width < 1:
         raise ValueError(f"width {width} is not at least 1")
-    make_norm = norm_factory(norm)
+    how = make_norm(norm)
 
     def skip(channels: int, index: int) -> Skip:
-        branch = nn.Sequential(
-            _conv(channels, channels, make_norm), _conv(channels, channels, make_norm)
-        )
+        branch = nn.Sequential(_conv(channels, channels, how), _conv(channels, channels, how))
         survival = linear_decay(stochastic_depth, index, 2)
         if survival < 1.0:
             branch.append(StochasticDepth(survival))
@@ -80,12 +78,12 @@ def resnet9(
 
     widths = [width * 2, width * 4, width * 8]
     stages = [
-        nn.Sequential(_conv(width, widths[0], make_norm, pool=True), skip(widths[0], 1)),
-        nn.Sequential(_conv(widths[0], widths[1], make_norm, pool=True)),
-        nn.Sequential(_conv(widths[1], widths[2], make_norm, pool=True), skip(widths[2], 2)),
+        nn.Sequential(_conv(width, widths[0], how, pool=True), skip(widths[0], 1)),
+        nn.Sequential(_conv(widths[0], widths[1], how, pool=True)),
+        nn.Sequential(_conv(widths[1], widths[2], how, pool=True), skip(widths[2], 2)),
     ]
     head = None if features_only else MaxHead(widths[-1], num_classes)
-    network = Network(_conv(in_channels, width, make_norm), stages, None, head, widths)
+    network = Network(_conv(in_channels, width, how), stages, None, head, widths)
     initialise(network, init)
     if zero_init_last:
         zero_last(network)

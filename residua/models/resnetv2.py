@@ -38,6 +38,5 @@ register_depths(
     IMAGENET,
     CIFAR,
     family="resnetv2",
-    preactivation=True,
-    plain=False,
+    order="preactivation",
 )

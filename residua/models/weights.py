@@ -136,7 +136,7 @@ def _called(anatomy: Anatomy, names: Iterable[str]) -> str:
     projects = any(".skip.shortcut." in name for name in names)
     found = []
     for name, record in records().items():
-        preset = record.preset
+        preset = {"order": "original", **record.preset, **record.defaults}
         if (
             "depths" in preset
             and not (projects and preset["plain"])
@@ -145,8 +145,8 @@ def _called(anatomy: Anatomy, names: Iterable[str]) -> str:
                 depths=tuple(preset["depths"]),
                 widths=tuple(preset["widths"]),
                 bottleneck=preset["block"] is BottleneckBlock,
-                preactivation=preset["preactivation"],
-                small=preset["small"],
+                preactivation=preset["order"] == "preactivation",
+                small=preset["stem"] == "3x3",
             )
         ):
             found.append(name)

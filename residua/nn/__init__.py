@@ -1,30 +1,43 @@
 """The parts that residual networks are composed of; `Skip` puts them together."""
 
-from residua.nn.blocks import BasicBlock, BottleneckBlock, Preactivation
+from residua.nn.attention import SqueezeExcitation, make_attention
+from residua.nn.blocks import BasicBlock, BlockOptions, BottleneckBlock, Drop
 from residua.nn.init import initialise, zero_last
-from residua.nn.merges import Add, KeepBranch, Merge
-from residua.nn.norms import NORMS, NormFactory, is_norm, norm_factory
+from residua.nn.merges import MERGES, Add, KeepBranch, Merge, make_merge
+from residua.nn.norms import NORMS, Norm, is_norm, make_norm
+from residua.nn.orders import ORDERS, Preactivation
+from residua.nn.recompute import Recomputed, recompute
 from residua.nn.regularisers import StochasticDepth
-from residua.nn.shortcuts import NoShortcut, Projection, ZeroPad, make_shortcut
+from residua.nn.shortcuts import SHORTCUTS, NoShortcut, Projection, ZeroPad, make_shortcut
 from residua.nn.skip import Skip
 
 __all__ = [
+    "MERGES",
     "NORMS",
+    "ORDERS",
+    "SHORTCUTS",
     "Add",
     "BasicBlock",
+    "BlockOptions",
     "BottleneckBlock",
+    "Drop",
     "KeepBranch",
     "Merge",
     "NoShortcut",
-    "NormFactory",
+    "Norm",
     "Preactivation",
     "Projection",
+    "Recomputed",
     "Skip",
+    "SqueezeExcitation",
     "StochasticDepth",
     "ZeroPad",
     "initialise",
     "is_norm",
+    "make_attention",
+    "make_merge",
+    "make_norm",
     "make_shortcut",
-    "norm_factory",
+    "recompute",
     "zero_last",
 ]

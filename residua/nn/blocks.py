@@ -1,12 +1,14 @@
-"""Residual blocks, as branches of a `Skip`: basic and bottleneck, post- and pre-activation.
+"""Residual blocks, as branches of a `Skip`: basic and bottleneck, in any order, with any merge.
 
-    post-activation (v1)   y = relu(s(x) + [conv norm relu conv norm](x))       He et al. 2015, fig. 5
-    pre-activation (v2)    y = s(x) + [norm relu conv norm relu conv](x)        He et al. 2016b, eq. 3
-    where v2 changes shape y = s(a) + [conv norm relu conv](a), a = relu(norm(x))
+    y = merge(s(x), branch(x))
 
-The bottleneck has convolutions 1x1, 3x3, 1x1 over width, width, 4 * width channels. Its stride sits on
-the 3x3 by default ("ResNet v1.5", as torchvision and timm have it) or on the first 1x1, as in the paper:
-the same parameter count, another network. A plain block is the same branch with no shortcut.
+    basic        3x3, 3x3 convolutions                        He et al. 2015, fig. 5 left
+    bottleneck   1x1, 3x3, 1x1; four times as wide outside    fig. 5 right
+                 over int(width * base_width / 64) * groups inner channels: groups and base_width make it
+                 ResNeXt's (Xie et al. 2017, fig. 3c) or the wide one (Zagoruyko, Komodakis 2016)
+
+The bottleneck's stride sits on the 3x3 by default ("ResNet v1.5", as torchvision and timm have it) or on
+the first 1x1, as in He's paper: the same parameter count, another network.
 
 Shapes: (N, C, H, W) -> (N, C', ceil(H / stride), ceil(W / stride)).
 """
@@ -14,107 +16,92 @@ Shapes: (N, C, H, W) -> (N, C', ceil(H / stride), ceil(W / stride)).
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
-from residua.nn.merges import Add, KeepBranch
-from residua.nn.norms import NormFactory
-from residua.nn.regularisers import StochasticDepth
-from residua.nn.shortcuts import NoShortcut, make_shortcut
+from residua.nn.attention import make_attention
+from residua.nn.merges import KeepBranch, Place, make_merge
+from residua.nn.names import unknown
+from residua.nn.norms import Norm, make_norm
+from residua.nn.orders import ORDERS, Preactivation
+from residua.nn.regularisers import make_drop
+from residua.nn.shortcuts import NoShortcut, make_shortcut, with_dropout
 from residua.nn.skip import Skip
 
 STRIDE_ON = ("3x3", "1x1")
+BASE_WIDTH = 64
+
+
+@dataclass(frozen=True)
+class Drop:
+    """What is dropped in training: see `residua.nn.regularisers.make_drop`."""
+
+    rate: float = 0.0
+    kind: str = "stochastic_depth"
+    decay: str = "linear"
+    per: str = "sample"
 
 
 @dataclass(frozen=True)
 class BlockOptions:
     """What all blocks of a network share.
 
-    norm: maker of norm layers, None for none (convolutions then have biases).
-    shortcut: "A", "B", "C", or None for a plain network.
-    preactivation: v2 order. stride_on: where a bottleneck strides, "3x3" or "1x1".
+    norm: for norms and convolutions. order: one of `ORDERS`. merge: one of `MERGES`.
+    shortcut: one of `SHORTCUTS`, or None for a plain network. shortcut_dropout: its probability.
+    stride_on: where a bottleneck strides, "3x3" or "1x1". groups, base_width: of its 3x3 convolution.
+    attention: None or "se". dropout: before the branch's last 3x3 convolution. drop: whole branches.
     """
 
-    norm: NormFactory | None
+    norm: Norm = field(default_factory=lambda: make_norm("batch"))
+    order: str = "original"
     shortcut: str | None = "B"
-    preactivation: bool = False
+    merge: str = "add"
     stride_on: str = "3x3"
+    groups: int = 1
+    base_width: int = BASE_WIDTH
+    attention: str | None = None
+    dropout: float = 0.0
+    shortcut_dropout: float = 0.0
+    drop: Drop = Drop()
 
     def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise ValueError(unknown("order", self.order, ORDERS))
         if self.stride_on not in STRIDE_ON:
             raise ValueError(f"stride_on {self.stride_on!r} is unknown: expected 3x3 or 1x1")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
+        if self.groups < 1 or self.base_width < 1:
+            raise ValueError(
+                f"groups {self.groups} and base_width {self.base_width} must be at least 1"
+            )
+        if not ORDERS[self.order].norms and self.norm.layer is not None:
+            raise ValueError(
+                f"order {self.order!r} is there to train without norm layers: norm {self.norm.name!r}"
+                " does not go with it; expected none, weight or standardised"
+            )
+        self._check_plain()
 
-
-def _convolution(cin: int, cout: int, kernel: int, stride: int, bias: bool) -> nn.Conv2d:
-    return nn.Conv2d(cin, cout, kernel, stride=stride, padding=kernel // 2, bias=bias)
-
-
-class Preactivation(nn.Sequential):
-    """relu(norm(x)): the activation that v2 puts before a fork or a convolution."""
-
-    def __init__(self, channels: int, norm: NormFactory | None) -> None:
-        super().__init__()
-        if norm is not None:
-            self.norm = norm(channels)
-        # Without a norm the input is the trunk itself, which an in-place ReLU would overwrite.
-        self.act = nn.ReLU(inplace=norm is not None)
+    def _check_plain(self) -> None:
+        if self.shortcut is not None:
+            return
+        given = {
+            "merge": self.merge != "add",
+            "shortcut_dropout": self.shortcut_dropout > 0,
+            "stochastic_depth": self.drop.rate > 0,
+        }
+        for option, has in given.items():
+            if has:
+                raise ValueError(f"a plain network has no shortcut: {option} does not go with it")
 
 
 class _Block(nn.Sequential):
     """Common to both blocks: the branch from its convolutions, the shortcut, the merge.
 
-    A v1 block holds one `skip`; a v2 block that changes shape holds `fork`, the shared activation,
-    before it.
+    A block holds one `skip`; a v2 block that changes shape holds `fork`, the shared activation, before
+    it.
     """
-
-    def __init__(
-        self,
-        convolutions: list[nn.Conv2d],
-        in_channels: int,
-        stride: int,
-        options: BlockOptions,
-        survival: float,
-    ) -> None:
-        super().__init__()
-        out_channels = convolutions[-1].out_channels
-        pre = options.preactivation
-        shortcut: nn.Module = NoShortcut()
-        if options.shortcut is not None:
-            norm = None if pre else options.norm
-            shortcut = make_shortcut(options.shortcut, in_channels, out_channels, stride, norm)
-        fork = pre and not isinstance(shortcut, nn.Identity | NoShortcut)
-        if fork:
-            self.fork = Preactivation(in_channels, options.norm)
-        branch = _branch(convolutions, options.norm, pre, skip_first=fork)
-        if survival < 1.0:
-            branch.add_module("drop", StochasticDepth(survival))
-        activation = None if pre else nn.ReLU(inplace=True)
-        merge = KeepBranch(activation) if options.shortcut is None else Add(activation)
-        self.skip = Skip(branch, shortcut, merge)
-
-
-def _branch(
-    convolutions: list[nn.Conv2d], norm: NormFactory | None, preactivation: bool, skip_first: bool
-) -> nn.Sequential:
-    """Interleave convolutions with norms and ReLUs in v1 or v2 order, numbered from 1."""
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
-    for i, conv in enumerate(convolutions, start=1):
-        if preactivation:
-            if not (i == 1 and skip_first):
-                parts[f"pre{i}"] = Preactivation(conv.in_channels, norm)
-            parts[f"conv{i}"] = conv
-        else:
-            parts[f"conv{i}"] = conv
-            if norm is not None:
-                parts[f"norm{i}"] = norm(conv.out_channels)
-            if i < len(convolutions):
-                parts[f"act{i}"] = nn.ReLU(inplace=True)
-    return nn.Sequential(parts)
-
-
-class BasicBlock(_Block):
-    """Two 3x3 convolutions (He et al. 2015, fig. 5 left)."""
 
     expansion = 1
 
@@ -124,14 +111,72 @@ class BasicBlock(_Block):
         width: int,
         stride: int,
         options: BlockOptions,
-        survival: float = 1.0,
+        block: int = 1,
+        blocks: int = 1,
     ) -> None:
-        bias = options.norm is None
-        convolutions = [
-            _convolution(in_channels, width, 3, stride, bias),
-            _convolution(width, width, 3, 1, bias),
+        """Take the shape, and which of the network's blocks this is, counted from 1."""
+        super().__init__()
+        norm, order = options.norm, ORDERS[options.order]
+        out_channels = width * self.expansion
+        shortcut: nn.Module = NoShortcut()
+        if options.shortcut is not None:
+            normalise = order.norms and not order.forks
+            shortcut = make_shortcut(
+                options.shortcut, in_channels, out_channels, stride, norm, normalise
+            )
+        fork = order.forks and not isinstance(shortcut, nn.Identity | NoShortcut)
+        if fork:
+            self.fork = Preactivation(in_channels, norm)
+        convolutions = self._convolutions(in_channels, width, stride, options)
+        branch = order.branch(convolutions, norm, fork)
+        if options.dropout > 0:
+            branch = _with_dropout(branch, options.dropout)
+        if options.attention is not None:
+            branch["attention"] = make_attention(options.attention, out_channels)
+        drop = options.drop
+        dropped = make_drop(drop.kind, drop.rate, block, blocks, drop.decay, drop.per)
+        if dropped is not None:
+            branch["drop"] = dropped
+        activation = order.after(out_channels, norm)
+        if options.shortcut is None:
+            merge: nn.Module = KeepBranch(activation)
+        else:
+            merge = make_merge(options.merge, Place(out_channels, block, blocks), activation)
+            shortcut = with_dropout(shortcut, options.shortcut_dropout)
+        self.skip = Skip(nn.Sequential(branch), shortcut, merge)
+
+    def _convolutions(
+        self, in_channels: int, width: int, stride: int, options: BlockOptions
+    ) -> list[nn.Conv2d]:
+        raise NotImplementedError
+
+
+def _with_dropout(branch: OrderedDict[str, nn.Module], p: float) -> OrderedDict[str, nn.Module]:
+    """Return the branch with dropout before its last 3x3 convolution (WRN: after norm and ReLU)."""
+    last = [k for k, m in branch.items() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)][
+        -1
+    ]
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, part in branch.items():
+        if name == last:
+            parts["dropout"] = nn.Dropout(p)
+        parts[name] = part
+    return parts
+
+
+class BasicBlock(_Block):
+    """Two 3x3 convolutions (He et al. 2015, fig. 5 left)."""
+
+    def _convolutions(
+        self, in_channels: int, width: int, stride: int, options: BlockOptions
+    ) -> list[nn.Conv2d]:
+        if (options.groups, options.base_width) != (1, BASE_WIDTH):
+            raise ValueError("groups and base_width are of bottleneck blocks, not of basic ones")
+        conv, bias = options.norm.conv, _bias(options)
+        return [
+            conv(in_channels, width, 3, stride, bias=bias),
+            conv(width, width, 3, bias=bias),
         ]
-        super().__init__(convolutions, in_channels, stride, options, survival)
 
 
 class BottleneckBlock(_Block):
@@ -139,19 +184,18 @@ class BottleneckBlock(_Block):
 
     expansion = 4
 
-    def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        stride: int,
-        options: BlockOptions,
-        survival: float = 1.0,
-    ) -> None:
-        bias = options.norm is None
+    def _convolutions(
+        self, in_channels: int, width: int, stride: int, options: BlockOptions
+    ) -> list[nn.Conv2d]:
+        conv, bias = options.norm.conv, _bias(options)
+        inner = int(width * options.base_width / BASE_WIDTH) * options.groups
         first, second = (1, stride) if options.stride_on == "3x3" else (stride, 1)
-        convolutions = [
-            _convolution(in_channels, width, 1, first, bias),
-            _convolution(width, width, 3, second, bias),
-            _convolution(width, self.expansion * width, 1, 1, bias),
+        return [
+            conv(in_channels, inner, 1, first, bias=bias),
+            conv(inner, inner, 3, second, options.groups, bias=bias),
+            conv(inner, self.expansion * width, 1, bias=bias),
         ]
-        super().__init__(convolutions, in_channels, stride, options, survival)
+
+
+def _bias(options: BlockOptions) -> bool:
+    return options.norm.layer is None and ORDERS[options.order].biases

@@ -127,7 +127,7 @@ def test_initialisation_is_an_option():
         ("resnet18", {"nrom": "group"}, "unknown option 'nrom' for resnet18. Did you mean norm?"),
         ("resnet9_cifar", {"shortcut": "A"}, "unknown option 'shortcut' for resnet9_cifar."),
         ("resnet18", {"norm": "grup"}, "resnet18: norm 'grup' is unknown: expected one of batch"),
-        ("resnet18", {"shortcut": "D"}, "shortcut 'D' is unknown: expected one of A, B, C"),
+        ("resnet18", {"shortcut": "E"}, "shortcut 'E' is unknown: expected one of A, B, C, D"),
         ("resnet50", {"stride_on": "7x7"}, "stride_on '7x7' is unknown: expected 3x3 or 1x1"),
         ("resnet18", {"init": "zero"}, "initialisation 'zero' is unknown: expected he or glorot"),
         ("resnet18", {"stochastic_depth": 1.0}, "stochastic_depth 1.0 is not in [0, 1)"),

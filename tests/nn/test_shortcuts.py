@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from residua.nn import Projection, ZeroPad, make_shortcut
+from residua.nn import Projection, ZeroPad, make_norm, make_shortcut
 
 
 def kinds(kind):
     """The shortcuts of a block that keeps its shape, strides, widens."""
     changes = [(8, 8, 1), (8, 8, 2), (8, 16, 1)]
-    return [type(make_shortcut(kind, *change, nn.BatchNorm2d)) for change in changes]
+    return [type(make_shortcut(kind, *change, make_norm("batch"))) for change in changes]
 
 
 def test_a_and_b_act_only_where_shapes_change_and_c_everywhere():
@@ -51,11 +51,11 @@ def test_a_zero_padded_shortcut_has_no_parameters_and_cannot_narrow():
 
 
 def test_a_projection_is_a_1x1_convolution_with_a_norm_unless_pre_activated():
-    assert [type(m) for m in Projection(4, 8, 2, nn.BatchNorm2d)] == [nn.Conv2d, nn.BatchNorm2d]
-    (conv,) = Projection(4, 8, 2, None)
+    assert [type(m) for m in Projection(4, 8, 2, make_norm("batch"))] == [nn.Conv2d, nn.BatchNorm2d]
+    (conv,) = Projection(4, 8, 2, make_norm("batch"), normalise=False)
     assert (conv.kernel_size, conv.stride, conv.bias) == ((1, 1), (2, 2), None)
 
 
 def test_an_unknown_shortcut_is_named():
-    with pytest.raises(ValueError, match="shortcut 'D' is unknown: expected one of A, B, C"):
-        make_shortcut("D", 4, 4, 1, None)
+    with pytest.raises(ValueError, match="shortcut 'E' is unknown: expected one of A, B, C, D"):
+        make_shortcut("E", 4, 4, 1, None)

@@ -1,0 +1,22 @@
+"""The branch alone: a plain network is the same blocks without their shortcuts.
+
+    y = act(f)
+
+He, Zhang, Ren, Sun 2015, figure 3 (middle). Shapes: f (N, C, H, W) -> y (N, C, H, W).
+Training and evaluation are the same.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from residua.nn.merges.merge import Merge
+
+
+class KeepBranch(Merge):
+    """y = activation(branch): the shortcut is left out."""
+
+    def forward(self, shortcut: torch.Tensor | None, branch: torch.Tensor) -> torch.Tensor:
+        """Return the branch alone."""
+        y: torch.Tensor = self.activation(branch)
+        return y

@@ -1,0 +1,74 @@
+"""Recomputation: keep few activations in the forward pass, compute the others again in the backward pass.
+
+    memory of K blocks in runs of r   O(K / r + r) instead of O(K), least at r = sqrt K; one more forward
+
+Chen, Xu, Zhang, Guestrin 2016, Training deep nets with sublinear memory cost, section 4. Gradients are
+those of the plain step, bit for bit: the second pass draws the same random numbers and sees the running
+statistics that the first one saw, and moves them no second time.
+
+In evaluation, or where no gradient is wanted, nothing is recomputed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+def recompute(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return module(x), whose inner activations are computed again in the backward pass.
+
+    Gradient reaches the module's parameters whether or not x requires one.
+    """
+    if not (module.training and torch.is_grad_enabled()):
+        y: torch.Tensor = module(x)
+        return y
+    # Those of modules in evaluation do not move, and autograd holds them: they are left alone.
+    moving = [b for m in module.modules() if m.training for b in m.buffers(recurse=False)]
+    seen = [buffer.clone() for buffer in moving]
+
+    def contexts() -> tuple[contextlib.AbstractContextManager[Any], Any]:
+        return contextlib.nullcontext(), _as_seen(moving, seen)
+
+    z: torch.Tensor = checkpoint(module, x, use_reentrant=False, context_fn=contexts)
+    return z
+
+
+@contextlib.contextmanager
+def _as_seen(moving: list[torch.Tensor], seen: list[torch.Tensor]) -> Iterator[None]:
+    """Put buffers back to what the forward pass saw, and afterwards to what they are now."""
+    now = [buffer.clone() for buffer in moving]
+    try:
+        with torch.no_grad():
+            for buffer, value in zip(moving, seen, strict=True):
+                buffer.copy_(value)
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(moving, now, strict=True):
+                buffer.copy_(value)
+
+
+class Recomputed(nn.Sequential):
+    """A `Sequential` that keeps its activations at every `every`-th module only (None: sqrt of all)."""
+
+    def __init__(self, *modules: nn.Module, every: int | None = None) -> None:
+        super().__init__(*modules)
+        if every is not None and every < 1:
+            raise ValueError(f"recompute {every} is not at least 1")
+        self.every = every or max(1, round(math.sqrt(len(modules))))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Run the modules in runs of `every`."""
+        blocks = list(self)
+        for start in range(0, len(blocks), self.every):
+            run = nn.Sequential(*blocks[start : start + self.every])
+            run.training = self.training  # of the run alone: a frozen norm in it stays frozen
+            x = recompute(run, x)
+        return x

@@ -1,0 +1,38 @@
+"""Options B and C: a projection, where shapes change or on every block; D: one that reads every pixel.
+
+    B, C   s(x) = norm(W x)           W a 1x1 convolution of stride r; He et al. 2015, section 3.3
+    D      s(x) = norm(W pool(x))     pool the r x r average, W of stride 1; He, T. et al. 2019, fig. 2c
+
+A strided 1x1 convolution reads one pixel in r^2, D reads all. In a pre-activation network (He 2016b)
+the projection has no norm of its own: its input is already normalised. C is also the "1x1 conv"
+shortcut of 2016b, figure 2d.
+
+Shapes: x (N, C, H, W) -> (N, C', ceil(H / r), ceil(W / r)). Training and evaluation differ as the norm.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from residua.nn.norms import Norm
+
+
+class Projection(nn.Sequential):
+    """A 1x1 convolution with stride, then a norm if `normalise`; `average` pools instead of striding."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        norm: Norm,
+        normalise: bool = True,
+        average: bool = False,
+    ) -> None:
+        super().__init__()
+        if average and stride > 1:
+            self.pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
+            stride = 1
+        self.conv = norm.conv(in_channels, out_channels, 1, stride, bias=False)
+        if normalise and norm.layer is not None:
+            self.norm = norm.layer(out_channels)
