@@ -1,0 +1,36 @@
+"""Stochastic depth as published, by each of the names it was published under.
+
+    training     y = s(x) + b f(x)     b ~ Bernoulli(p)
+    evaluation   y = s(x) + p f(x)     p = E[b]
+
+    stochastic depth   Huang, Sun, Liu, Sedra, Weinberger 2016, eq. 2 (training) and 5 (evaluation);
+                       b is one draw for all of a mini-batch
+    ResDrop            the residual network trained with it, in Yamada, Iwamura, Kise 2016: `ResDrop`
+    RandomDrop         the same equation in Yamada, Iwamura, Akiba, Kise 2019, where it is ShakeDrop with
+                       alpha = beta = 0: `RandomDrop`, one draw a sample or a mini-batch
+
+Shapes: (N, C, H, W) -> (N, C, H, W).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from residua.nn.regularisers.stochastic_depth import StochasticDepth
+
+
+class RandomDrop(StochasticDepth):
+    """Multiply by Bernoulli(p) in training and by p in evaluation. ValueError as in StochasticDepth."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return b x or, in evaluation, p x."""
+        if self.survival == 1.0:
+            return x
+        return x * (self.draw(x) if self.training else self.survival)
+
+
+class ResDrop(RandomDrop):
+    """RandomDrop with one draw a mini-batch."""
+
+    def __init__(self, survival: float) -> None:
+        super().__init__(survival, per="batch")
