@@ -1,0 +1,49 @@
+"""What norms do to the moments of a map: take a mean away, divide, scale and shift.
+
+    y = gamma (x - a) / sqrt(var + eps) + beta  ->  E[y^2] = gamma^2 (E[x^2] - E[a^2]) / (var + eps) + beta^2
+
+    batch norm    a is the channel's mean, which is what its positions share: E[a^2] = shared
+    group norm    a is the mean of c channels, whose own means are independent: E[a^2] = E[x]^2 + Cov / c
+
+The mean of the denominator is taken for the denominator, so groups and batches are large.
+Shapes: maps of moments, (1, 1, H, W), float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from residua.nn.init.moments.walk import Map, Moments, Walk, rule
+from residua.nn.norms.group import GroupNorm
+
+
+@rule(nn.BatchNorm1d, nn.BatchNorm2d)
+def batch_norm(norm: nn.BatchNorm2d, x: Moments, walk: Walk) -> Moments:
+    """Training: a large batch, in which a channel's mean is what its positions share. Else: as it says."""
+    if norm.training or norm.running_mean is None or norm.running_var is None:
+        return normalised(norm, x, x.shared, norm.eps)
+    gamma = torch.ones(()) if norm.weight is None else norm.weight
+    scale = gamma / (norm.running_var + norm.eps).sqrt()
+    shift = -scale * norm.running_mean
+    return x.affine(scale, shift if norm.bias is None else shift + norm.bias)
+
+
+@rule(nn.GroupNorm, GroupNorm)
+def group_norm(norm: nn.GroupNorm, x: Moments, walk: Walk) -> Moments:
+    """Large groups of positions; the c channels of a group have independent means."""
+    count = norm.num_channels // norm.num_groups
+    return normalised(norm, x, x.mean**2 + x.covariance / count, norm.eps)
+
+
+def normalised(norm: Any, x: Moments, removed: Map, eps: float) -> Moments:
+    """Return (x - a) / sqrt(var + eps) gamma + beta, where a is a mean with E[a^2] = removed."""
+    variance = (x.second - removed).mean() + eps
+    y = x.but(
+        torch.zeros_like(x.mean), (x.second - removed) / variance, (x.shared - removed) / variance
+    )
+    if norm.weight is None:
+        return y
+    return y.affine(norm.weight, torch.zeros(()) if norm.bias is None else norm.bias)
