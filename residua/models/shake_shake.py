@@ -4,10 +4,9 @@
 
 conv3x3 of 16 channels, norm; three stages of four blocks at w, 2w, 4w channels, the second and third
 halving the size; relu, average, fc: 26 layers, "26 2xwd". Gastaldi 2017, Shake-Shake regularization,
-section 2.1, 2.2 and the author's code. Where shapes change, the shortcut is two paths (section 2.2, there
-credited to ResNet's): every r-th pixel through one 1x1 convolution, and those one pixel up and left of them
-through another, side by side, then a norm; it reads the rectified input. That is so in the first block of
-all too, which has stride 1.
+and the author's code. Where shapes change, the shortcut is two paths that read the rectified input: every
+r-th pixel through one 1x1 convolution, and those one pixel up and left of them through another, side by
+side, then a norm. The first block of all has it too, with stride 1.
 
 Training draws alpha, and beta for the backward pass; evaluation has 1/2 for both: see
 `residua.nn.regularisers.ShakeShake`. Shapes: (N, C, H, W) -> (N, classes), any H, W >= 1.

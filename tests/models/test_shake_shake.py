@@ -8,6 +8,7 @@ from residua.errors import BadInput
 from residua.models import create_model, record
 from residua.models.shake_shake import TwoPaths, shake_shake
 from residua.nn.norms import is_norm, make_norm
+from residua.nn.recompute import Recomputed
 from residua.nn.skip import Skip
 
 WIDTHS = (32, 64, 96)
@@ -124,6 +125,17 @@ def test_shake_forward_draws_in_training_and_the_seed_decides_what(backward, lev
     assert not torch.allclose(first, second)
     # The same picture twice: the same score only where both have one draw.
     assert torch.allclose(first[0], first[1]) == (level == "batch")
+
+
+def test_recomputed_blocks_give_the_same_gradients_and_statistics_to_the_bit():
+    plain, again = small().train(), small().train()
+    again.stages = Recomputed(*again.stages, every=2)
+    x, found = torch.randn(2, 1, 9, 9), []
+    for model in (plain, again):
+        torch.manual_seed(4)
+        (model(x) ** 2).sum().backward()
+        found.append([p.grad for p in model.parameters()] + list(model.buffers()))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_gradient_reaches_every_parameter():

@@ -5,9 +5,11 @@
 
     stochastic depth   Huang, Sun, Liu, Sedra, Weinberger 2016, eq. 2 (training) and 5 (evaluation);
                        b is one draw for all of a mini-batch
-    ResDrop            the residual network trained with it, in Yamada, Iwamura, Kise 2016: `ResDrop`
+    ResDrop            what Yamada, Iwamura, Kise 2016 call a residual network trained with it: `ResDrop`
     RandomDrop         the same equation in Yamada, Iwamura, Akiba, Kise 2019, where it is ShakeDrop with
                        alpha = beta = 0: `RandomDrop`, one draw a sample or a mini-batch
+
+Published effect, test error of ResNet-110 on CIFAR-10: 5.25 % against 6.41 % without (Huang et al. 2016).
 
 Shapes: (N, C, H, W) -> (N, C, H, W).
 """

@@ -7,6 +7,8 @@ Yamada, Iwamura, Kise 2016, Deep Pyramidal Residual Networks with Separated Stoc
 of a PyramidNet adds channels, for which its zero-padded shortcut carries nothing, so dropping the whole
 branch would leave those channels empty. f_low are the first channels, as many as x has; f_high the rest.
 
+Published effect, test error on CIFAR-100: 16.18 % against PyramidNet's 18.29 %.
+
 Shapes: (N, C, H, W) -> (N, C, H, W).
 """
 

@@ -4,15 +4,16 @@
                  dL/df1 := beta dL/dy,  dL/df2 := (1 - beta) dL/dy
     evaluation   y = s(x) + f1(x) / 2 + f2(x) / 2
 
-Gastaldi 2017, Shake-Shake regularization, section 2.1. The names are those of its table 1:
+Gastaldi 2017, Shake-Shake regularization. The names are those of its table 1:
 
     forward    even    alpha = 1/2              shake   alpha ~ U(0, 1)
     backward   even    beta = 1/2               shake   beta ~ U(0, 1)      keep   beta = alpha
     level      batch   one draw a mini-batch    image   one draw a sample
 
 Its nine rows are even-even (which has no level), and even-shake, shake-keep, shake-even and shake-shake
-at both levels; published errors for 26 2x32d are 4.27 (even-even), 3.47 (shake-even) and 3.55
-(shake-shake, image). even-keep has nothing to keep and is refused.
+at both levels. even-keep has nothing to keep and is refused.
+
+Published effect, test error of 26 2x32d on CIFAR-10: 3.55 % with shake-shake, image, 4.27 % with even-even.
 
 Shapes: f1, f2 (N, C, H, W) -> (N, C, H, W).
 """

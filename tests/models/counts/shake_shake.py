@@ -1,4 +1,4 @@
-"""Shake-Shake 26 2x32d, 2x64d, 2x96d: three stages of four blocks of two branches (Gastaldi 2017, 2.2).
+"""Shake-Shake 26 2x32d, 2x64d, 2x96d: three stages of four blocks of two branches (Gastaldi 2017).
 
 Convolutions have no bias; a norm has two parameters a channel; the network has ten classes.
 """
