@@ -1,0 +1,44 @@
+"""Filter response normalisation, with its thresholded linear unit: no batch, and no mean.
+
+    y = max(gamma x / sqrt(nu2 + eps) + beta, tau)      nu2 = mean of x^2 over (H, W)
+    eps = 1e-6 + |eps_l|                                 gamma, beta, tau a channel; eps_l one number
+
+Singh, Krishnan 2019, Filter response normalization layer, eq. 1 to 3 and, for eps, section 3: learned,
+because with one pixel a map x / sqrt(x^2 + eps) is a sign. Starts at gamma = 1, beta = tau = 0,
+eps_l = 1e-4. Training and evaluation are the same. Shapes: (N, C, ...) -> (N, C, ...).
+
+It is norm and activation in one. Blocks put their ReLU after it all the same: max(y, 0) of a y that is at
+least tau, so a learned tau below 0 shows only where no activation follows, as at the end of a branch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+FLOOR = 1e-6
+START = 1e-4
+
+
+class FilterResponseNorm(nn.Module):
+    """Filter response norm and threshold: (N, C, ...) -> (N, C, ...)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.threshold = nn.Parameter(torch.zeros(channels))
+        self.eps = nn.Parameter(torch.full((1,), START))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise by the root mean square of each map, then cut off below the threshold."""
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        weight, bias, threshold = (p.view(shape) for p in (self.weight, self.bias, self.threshold))
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        nu2 = wide.square().mean([*range(2, x.dim())], keepdim=True)
+        y = weight * wide * (nu2 + FLOOR + self.eps.abs()).rsqrt() + bias
+        return torch.maximum(y, threshold).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Say how many channels there are."""
+        return str(len(self.weight))
