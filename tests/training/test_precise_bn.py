@@ -26,13 +26,12 @@ def inputs(some, n):
     return [to_input(batch.pictures, MEAN, STD) for batch in some.iterate(0, n)]
 
 
-def test_the_first_norms_statistics_are_means_over_the_batches():
+def test_the_first_norms_statistics_are_those_of_the_batches_put_together():
     model, some = network(), batches()
     precise_bn(model, some, 5, MEAN, STD)
     with torch.no_grad():
-        maps = [model.stem.conv(x).double() for x in inputs(some, 5)]
-    mean = torch.stack([m.mean((0, 2, 3)) for m in maps]).mean(0)
-    var = torch.stack([m.var((0, 2, 3)) for m in maps]).mean(0)  # unbiased, as torch keeps it
+        maps = torch.cat([model.stem.conv(x).double() for x in inputs(some, 5)])
+    mean, var = maps.mean((0, 2, 3)), maps.var((0, 2, 3))  # unbiased, as torch keeps it
     torch.testing.assert_close(model.stem.norm.running_mean.double(), mean, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(model.stem.norm.running_var.double(), var, rtol=1e-4, atol=1e-6)
 
@@ -56,8 +55,8 @@ def test_every_norm_sees_activations_that_are_normalised_by_their_batch():
         handle.remove()
     assert precise_bn(model, some, 4, MEAN, STD) == len(norms) == 8
     for norm in norms:
-        mean = torch.stack([x.mean((0, 2, 3)) for x in seen[norm]]).mean(0)
-        var = torch.stack([x.var((0, 2, 3)) for x in seen[norm]]).mean(0)
+        maps = torch.cat(seen[norm])
+        mean, var = maps.mean((0, 2, 3)), maps.var((0, 2, 3))
         torch.testing.assert_close(norm.running_mean.double(), mean, rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(norm.running_var.double(), var, rtol=1e-3, atol=1e-5)
 
@@ -71,6 +70,17 @@ def test_what_the_statistics_were_before_does_not_matter():
         results.append(model.state_dict())
     for key, value in results[0].items():
         assert torch.equal(value, results[1][key]), key
+
+
+@pytest.mark.parametrize("norm", ["ghost(4)", "renorm", "sync"])
+def test_our_norms_with_running_statistics_are_measured_as_torchs_are(norm):
+    some, found = batches(), []
+    for name in ("batch", norm):
+        torch.manual_seed(0)
+        model = create_model("resnet9_cifar", 4, 3, width=4, norm=name)
+        assert precise_bn(model, some, 3, MEAN, STD) == 8
+        found.append([v for key, v in model.state_dict().items() if "running" in key])
+    assert all(torch.equal(ours, torchs) for torchs, ours in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("mode", [True, False])
