@@ -73,19 +73,10 @@ def test_what_is_done_is_kept_and_not_done_again(
 
 
 def test_a_part_is_trained_and_timed_against_the_baseline(tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    options = "--quick --json --device cpu --only merge=stable --results".split()
     done = subprocess.run(
-        [
-            sys.executable,
-            BENCHMARKS / "parts.py",
-            "--quick",
-            "--json",
-            "--device",
-            "cpu",
-            "--only",
-            "merge=stable",
-            "--results",
-            str(tmp_path / "found.json"),
-        ],
+        [sys.executable, BENCHMARKS / "parts.py", *options, found],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -97,4 +88,4 @@ def test_a_part_is_trained_and_timed_against_the_baseline(tmp_path: Path) -> Non
     for row in rows.values():
         assert 0.0 <= row["accuracy"]["0"] <= 1.0
         assert row["time"]["median"] > 0.0
-    assert json.loads((tmp_path / "found.json").read_text())["parts"] == rows
+    assert json.loads(found.read_text())["parts"] == rows
