@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from residua.nn import make_norm
 from residua.nn.init import lsuv
 
 
@@ -74,6 +75,20 @@ def test_weights_are_orthogonal_up_to_their_scale_and_biases_zero(network, batch
         gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
         torch.testing.assert_close(gram, gram[0, 0] * torch.eye(len(gram)), atol=1e-4, rtol=1e-4)
         assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("kind", ["weight", "scaled_standardised"])
+def test_a_convolution_that_normalises_its_weight_is_scaled_by_its_gain(kind, batch):
+    torch.manual_seed(0)
+    conv = make_norm(kind).conv(3, 8, 3)
+    assert lsuv(conv, batch)[""] == pytest.approx(1, abs=0.01)
+    with torch.no_grad():
+        assert conv(batch).var(correction=0).item() == pytest.approx(1, abs=0.01)
+
+
+def test_a_convolution_without_a_scale_is_refused(batch):
+    with pytest.raises(ValueError, match="has no scale to set"):
+        lsuv(nn.Sequential(make_norm("group+standardised").conv(3, 8, 3)), batch)
 
 
 def test_two_forward_passes_do_all_layers(network, batch):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from residua.nn.init.layers import HasGain, last_layers, weight_layers, zero
+from residua.nn.init.layers import last_layers, scale_of, weight_layers, zero
 from residua.nn.init.scheme import initialise
 from residua.nn.merges import KeepBranch
 from residua.nn.orders import ScalarBias, ScalarScale
@@ -27,7 +27,8 @@ def fixup(module: nn.Module) -> None:
 
     The classifier is the last linear layer that is in no branch; a network without one has none.
     Linear layers elsewhere keep their weights. Raises ValueError where there is no branch, or where a
-    block has no shortcut: it would start at zero and stay there.
+    block has no shortcut: it would start at zero and stay there; or where a weight has no scale, see
+    `scale_of`.
     """
     skips = [m for m in module.modules() if isinstance(m, Skip)]
     if not skips:
@@ -57,6 +58,4 @@ def fixup(module: nn.Module) -> None:
 def scale(layers: list[nn.Module], factor: float) -> None:
     """Multiply each layer's weight, or its gain where it has one, by `factor`, in place."""
     for layer in layers:
-        weight = layer.gain if isinstance(layer, HasGain) else layer.weight
-        assert isinstance(weight, torch.Tensor)
-        weight.mul_(factor)
+        scale_of(layer).mul_(factor)

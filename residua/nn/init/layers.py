@@ -18,11 +18,10 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from residua.nn.attention import ATTENTIONS
 from residua.nn.norms import is_norm
-from residua.nn.regularisers import ShakeShake
+from residua.nn.norms.standardised import StandardisedConv2d
 
 Convolution = _ConvNd  # every kind: 1, 2 and 3 dimensions, transposed or not
 _ATTENTION = tuple(ATTENTIONS.values())
-_SIDE_BY_SIDE = (nn.ModuleList, ShakeShake)
 
 
 @runtime_checkable
@@ -76,7 +75,7 @@ def weight_layers(branch: nn.Module) -> Iterator[nn.Module]:
 
 
 def last_layers(branch: nn.Module) -> list[nn.Module]:
-    """Return the last norm, convolution or linear layer of a branch; of each of paths side by side.
+    """Return the last norm, convolution or linear layer of a branch; of each path of a ModuleList.
 
     Attention, dropout and what else only scales the branch come after it and do not count.
     """
@@ -85,13 +84,32 @@ def last_layers(branch: nn.Module) -> list[nn.Module]:
     if isinstance(branch, _ATTENTION):
         return []
     paths = [last_layers(child) for child in branch.children()]
-    if isinstance(branch, _SIDE_BY_SIDE):
+    if isinstance(branch, nn.ModuleList):
         return [layer for path in paths for layer in path]
     return next((path for path in reversed(paths) if path), [])
 
 
+def scale_of(layer: nn.Module) -> nn.Parameter:
+    """Return the parameter that holds a layer's scale: its gain if it has one, else its weight.
+
+    Raises ValueError where a weight is standardised and has no gain: it has no scale to change.
+    """
+    if isinstance(layer, HasGain):
+        return layer.gain
+    if isinstance(layer, StandardisedConv2d):
+        raise ValueError(
+            "a standardised convolution has no scale to set: use scaled_standardised, or merge skip_init"
+        )
+    assert isinstance(layer.weight, nn.Parameter)
+    return layer.weight
+
+
 def zero(layer: nn.Module) -> None:
-    """Make a layer's output zero: gain and bias of a weight-normalised one, else all parameters."""
+    """Make a layer's output zero: its scale and, with everything else it adds, its bias.
+
+    Raises ValueError where it has no scale, see `scale_of`.
+    """
+    nn.init.zeros_(scale_of(layer))
     for name, parameter in layer.named_parameters(recurse=False):
-        if not (isinstance(layer, HasGain) and name == "weight"):
+        if name != "weight":
             nn.init.zeros_(parameter)

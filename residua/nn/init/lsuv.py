@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from residua.nn.init.layers import Convolution, HasGain
+from residua.nn.init.layers import Convolution, HasGain, scale_of
 from residua.nn.init.orthogonal import orthogonal
 
 ROUNDS = 10  # T_max of algorithm 1
@@ -41,7 +41,7 @@ def lsuv(module: nn.Module, batch: torch.Tensor, tolerance: float = 0.01) -> dic
         used more than once has that of its first use; one that is never used is orthonormal and left out.
 
     Raises:
-        ValueError: a layer's output is constant or not finite, or cannot be scaled to variance 1. After
+        ValueError: a layer's output is constant or not finite, or its weight has no scale. After
             this or any other error the module is as it was.
     """
     layers: dict[nn.Module, str] = {
@@ -93,9 +93,7 @@ def _round(
             )
         if abs(variance - 1) <= tolerance:
             return None
-        weight = layer.gain if isinstance(layer, HasGain) else layer.weight
-        assert isinstance(weight, torch.Tensor)
-        weight.div_(variance**0.5)
+        scale_of(layer).div_(variance**0.5)
         scaled: torch.Tensor = output / variance**0.5
         return scaled
 

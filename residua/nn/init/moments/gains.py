@@ -81,7 +81,7 @@ def shake_drop(module: ShakeDrop, x: Moments, walk: Walk) -> Moments:
 @rule(ShakeShake)
 def shake_shake(module: ShakeShake, x: Moments, walk: Walk) -> Moments:
     """Two independent branches; training: alpha uniform or one half, evaluation: one half."""
-    f, g = (walk.through(name, path, x) for name, path in module.named_children())
+    f, g = (walk.through(f"paths.{i}", path, x) for i, path in enumerate(module.paths))
     square = 1 / 3 if module.training and module.names[0] == "shake" else 1 / 4  # E[alpha^2]
     cross = 2 * (1 / 2 - square)  # 2 E[alpha (1 - alpha)]
 

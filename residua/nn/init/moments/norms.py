@@ -4,6 +4,7 @@
 
     batch norm    a is the channel's mean, which is what its positions share: E[a^2] = shared
     group norm    a is the mean of c channels, whose own means are independent: E[a^2] = E[x]^2 + Cov / c
+    position      c is large
 
 The mean of the denominator is taken for the denominator, so groups and batches are large.
 Shapes: maps of moments, (1, 1, H, W), float64.
@@ -16,11 +17,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from residua.nn.init.moments.activations import relu
 from residua.nn.init.moments.walk import Map, Moments, Walk, rule
+from residua.nn.norms.filter_response import FLOOR, FilterResponseNorm
+from residua.nn.norms.ghost import GhostBatchNorm
 from residua.nn.norms.group import GroupNorm
+from residua.nn.norms.position import PositionNorm
+from residua.nn.norms.renorm import BatchRenorm
+from residua.nn.norms.statistics import RunningNorm
+from residua.nn.norms.sync import SyncBatchNorm
 
 
-@rule(nn.BatchNorm1d, nn.BatchNorm2d)
+@rule(nn.BatchNorm1d, nn.BatchNorm2d, RunningNorm, BatchRenorm, GhostBatchNorm, SyncBatchNorm)
 def batch_norm(norm: nn.BatchNorm2d, x: Moments, walk: Walk) -> Moments:
     """Training: a large batch, in which a channel's mean is what its positions share. Else: as it says."""
     if norm.training or norm.running_mean is None or norm.running_var is None:
@@ -38,11 +46,32 @@ def group_norm(norm: nn.GroupNorm, x: Moments, walk: Walk) -> Moments:
     return normalised(norm, x, x.mean**2 + x.covariance / count, norm.eps)
 
 
-def normalised(norm: Any, x: Moments, removed: Map, eps: float) -> Moments:
-    """Return (x - a) / sqrt(var + eps) gamma + beta, where a is a mean with E[a^2] = removed."""
-    variance = (x.second - removed).mean() + eps
+@rule(PositionNorm)
+def position_norm(norm: PositionNorm, x: Moments, walk: Walk) -> Moments:
+    """Many channels: what is taken away is the mean over everything, position by position."""
+    return normalised(norm, x, x.mean**2, norm.eps, x.variance)
+
+
+@rule(FilterResponseNorm)
+def filter_response(norm: FilterResponseNorm, x: Moments, walk: Walk) -> Moments:
+    """Many positions; nothing is taken away. Then values below the threshold become the threshold."""
+    divisor = (x.second.mean() + FLOOR + norm.eps.abs()).sqrt()
+    z = x.affine(norm.weight / divisor, norm.bias - norm.threshold)
+    return relu(norm, z, walk).affine(torch.ones(()), norm.threshold)
+
+
+def normalised(
+    norm: Any, x: Moments, removed: Map, eps: float, variance: Map | None = None
+) -> Moments:
+    """Return (x - a) / sqrt(variance + eps) gamma + beta, where a is a mean with E[a^2] = removed.
+
+    variance: None takes that of x - a over all positions.
+    """
+    if variance is None:
+        variance = (x.second - removed).mean()
+    divisor = variance + eps
     y = x.but(
-        torch.zeros_like(x.mean), (x.second - removed) / variance, (x.shared - removed) / variance
+        torch.zeros_like(x.mean), (x.second - removed) / divisor, (x.shared - removed) / divisor
     )
     if norm.weight is None:
         return y

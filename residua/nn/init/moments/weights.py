@@ -22,7 +22,21 @@ import torch.nn.functional as F
 from torch import nn
 
 from residua.nn.init.moments.walk import Map, Moments, Walk, rule
+from residua.nn.norms.standardised import StandardisedConv2d
+from residua.nn.norms.weight import WeightNormConv2d
 from residua.nn.orders import ScalarBias, ScalarScale
+
+
+@rule(WeightNormConv2d)
+def weight_norm(conv: WeightNormConv2d, x: Moments, walk: Walk) -> Moments:
+    """As a convolution with the weights that it comes to."""
+    return convolve(conv, conv.normalised_weight(), x)
+
+
+@rule(StandardisedConv2d)
+def standardised(conv: StandardisedConv2d, x: Moments, walk: Walk) -> Moments:
+    """Weights that sum to zero, otherwise independent: the mean of a patch is not seen."""
+    return convolve(conv, conv.normalised_weight(), x, centred=True)
 
 
 @rule(nn.Conv2d)
