@@ -74,7 +74,7 @@ def test_what_is_done_is_kept_and_not_done_again(
 
 def test_a_part_is_trained_and_timed_against_the_baseline(tmp_path: Path) -> None:
     found = tmp_path / "found.json"
-    options = "--quick --json --device cpu --only merge=stable --results".split()
+    options = ["--quick", "--json", "--device", "cpu", "--only", "merge=stable", "--results"]
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "parts.py", *options, found],
         capture_output=True,
