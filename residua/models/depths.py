@@ -59,6 +59,36 @@ def cifar_shortcut(depth: int) -> str:
 Counts = Mapping[int, tuple[int, int]]  # depth: (parameters, multiply-adds)
 
 
+def register_residual(
+    name: str,
+    stages: Mapping[str, Any],
+    counts: tuple[int, int],
+    *,
+    family: str,
+    paper: str,
+    defaults: Mapping[str, Any] | None = None,
+    **preset: Any,
+) -> None:
+    """Register a network of `residual_network`: its stages, what else makes it, its counts.
+
+    A stem "3x3" is that of networks for 32 pixels and 10 classes, any other for 224 and 1000.
+    """
+    preset = {"plain": False, **stages, **preset}
+    small = preset["stem"] == "3x3"
+    register(
+        name,
+        residual_network,
+        family=family,
+        paper=paper,
+        parameters=counts[0],
+        multiply_adds=counts[1],
+        input_size=32 if small else 224,
+        num_classes=10 if small else 1000,
+        preset=preset,
+        defaults=defaults,
+    )
+
+
 def register_depths(
     large: str,
     small: str,
@@ -71,21 +101,14 @@ def register_depths(
     plain: bool = False,
 ) -> None:
     """Register a family at all its depths; `large` and `small` are names with {} for the depth."""
-    for name, counts, size, classes in ((large, imagenet, 224, 1000), (small, cifar, 32, 10)):
-        for depth, (parameters, multiply_adds) in counts.items():
-            stages = imagenet_stages(depth) if size == 224 else cifar_stages(depth)
-            defaults = {} if order == "original" else {"order": order}
-            if size == 32 and not plain:
-                defaults["shortcut"] = cifar_shortcut(depth)
-            register(
-                name.format(depth),
-                residual_network,
-                family=family,
-                paper=paper,
-                parameters=parameters,
-                multiply_adds=multiply_adds,
-                input_size=size,
-                num_classes=classes,
-                preset=stages | {"plain": plain},
-                defaults=defaults,
-            )
+    defaults = {} if order == "original" else {"order": order}
+    known: dict[str, Any] = {"family": family, "paper": paper, "plain": plain}
+    for depth, counts in imagenet.items():
+        register_residual(
+            large.format(depth), imagenet_stages(depth), counts, defaults=defaults, **known
+        )
+    for depth, counts in cifar.items():
+        shortcut = {} if plain else {"shortcut": cifar_shortcut(depth)}
+        register_residual(
+            small.format(depth), cifar_stages(depth), counts, defaults=defaults | shortcut, **known
+        )

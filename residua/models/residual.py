@@ -5,7 +5,9 @@
 
 For 32-pixel pictures (2015, section 4.2): conv3x3, three stages of n blocks at 16, 32, 64 channels,
 average, fc; depth 6n + 2 with basic blocks, 9n + 2 with bottlenecks. The "deep" stem has three 3x3
-convolutions (the first with stride 2) in place of the 7x7 (He, T. et al. 2019, fig. 2b: ResNet-C).
+convolutions (the first with stride 2) in place of the 7x7 (He, T. et al. 2019, fig. 2b: ResNet-C). The
+"7x7_fixed" stem pads with zeros before it pools, as BiT does (Kolesnikov et al. 2020, the authors' code):
+a border whose values are all negative becomes 0, where a pooling's own padding leaves it as it is.
 
 Shapes: (N, C, H, W) -> (N, classes), any H, W >= 1; the 224-pixel maps are floor((H - 1) / 32) + 1 high.
 """
@@ -19,7 +21,7 @@ from torch import nn
 
 from residua.models.network import Head, Network
 from residua.nn.blocks import BASE_WIDTH, BasicBlock, BlockOptions, BottleneckBlock, Drop
-from residua.nn.init import initialise, zero_last
+from residua.nn.init import fixup, initialise, zero_last
 from residua.nn.init.scheme import Fan
 from residua.nn.names import unknown
 from residua.nn.norms import Norm, make_norm
@@ -29,7 +31,8 @@ from residua.nn.recompute import Recomputed
 HE2015 = "He, Zhang, Ren, Sun 2015, Deep Residual Learning for Image Recognition"
 HE2016B = "He, Zhang, Ren, Sun 2016, Identity Mappings in Deep Residual Networks"
 
-STEMS = ("3x3", "7x7", "deep")
+STEMS = ("3x3", "7x7", "7x7_fixed", "deep")
+FIXUP = "fixup"  # the initialisation that is of whole networks, not of one layer after the other
 
 Block = type[BasicBlock] | type[BottleneckBlock]
 
@@ -42,6 +45,7 @@ def residual_network(
     stem: str,
     num_classes: int,
     in_channels: int,
+    stem_width: int | None = None,
     plain: bool = False,
     order: str = "original",
     shortcut: str = "B",
@@ -67,7 +71,8 @@ def residual_network(
 
     Args:
         block: basic or bottleneck. depths: blocks a stage. widths: of each stage, before expansion.
-        stem: "3x3" (32 pixels, no downsampling), "7x7" or "deep" (224 pixels, by 4).
+        stem: "3x3" (32 pixels, no downsampling), "7x7", "7x7_fixed" or "deep" (224 pixels, by 4).
+        stem_width: its channels; None: those of the first stage, before expansion.
         plain: the same without shortcuts. order: one of `residua.nn.ORDERS`.
         shortcut: one of `residua.nn.SHORTCUTS`; where shapes change "A" zero-pads, "B" projects, "D"
             pools and projects; "C" projects on every block.
@@ -78,7 +83,8 @@ def residual_network(
         stochastic_depth: probability of dropping the last block; from 0 at the first by drop_decay
             "linear", or the same everywhere by "constant"; drop and drop_per: what and how, see
             `residua.nn.regularisers.make_drop`.
-        zero_init_last: start every block as its shortcut. init, fan: see `residua.nn.initialise`.
+        zero_init_last: start every block as its shortcut. init, fan: see `residua.nn.initialise`; init
+            "fixup" is `residua.nn.init.fixup`.
         recompute: keep the activations of every n-th block only (True: of about a square root of them).
         features_only: no head; return one map a stage.
     """
@@ -86,6 +92,9 @@ def residual_network(
         raise ValueError(unknown("stem", stem, STEMS))
     if plain and zero_init_last:
         raise ValueError("a plain network has no shortcut: zero_init_last kills it")
+    stem_width = widths[0] if stem_width is None else stem_width
+    if stem_width < 2:
+        raise ValueError(f"stem_width {stem_width} is not at least 2")
     how = make_norm(norm)
     options = BlockOptions(
         norm=how,
@@ -100,7 +109,7 @@ def residual_network(
         shortcut_dropout=shortcut_dropout,
         drop=Drop(stochastic_depth, drop, drop_decay, drop_per),
     )
-    channels, done = widths[0], 0
+    channels, done = stem_width, 0
     stages = []
     for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
         blocks = []
@@ -111,13 +120,16 @@ def residual_network(
             channels = width * block.expansion
         stages.append(_stage(blocks, recompute))
     network = Network(
-        _stem(in_channels, widths[0], stem, how, ORDERS[order]),
+        _stem(in_channels, stem_width, stem, how, ORDERS[order]),
         stages,
         ORDERS[order].tail(channels, how),
         None if features_only else Head(channels, num_classes),
         [width * block.expansion for width in widths],
     )
-    initialise(network, init, fan)
+    if init == FIXUP:
+        fixup(network)
+    else:
+        initialise(network, init, fan)
     if zero_init_last:
         zero_last(network)
     return network
@@ -144,6 +156,9 @@ def _stem(in_channels: int, width: int, kind: str, norm: Norm, order: Order) -> 
         kernel, stride = (3, 1) if kind == "3x3" else (7, 2)
         parts["conv"] = norm.conv(in_channels, width, kernel, stride, bias=bias)
     parts |= order.stem(width, norm)
-    if kind != "3x3":
+    if kind == "7x7_fixed":
+        parts["pad"] = nn.ConstantPad2d(1, 0.0)
+        parts["pool"] = nn.MaxPool2d(3, stride=2)
+    elif kind != "3x3":
         parts["pool"] = nn.MaxPool2d(3, stride=2, padding=1)
     return nn.Sequential(parts)
