@@ -4,11 +4,12 @@
     eps = 1e-6 + |eps_l|                                 gamma, beta, tau a channel; eps_l one number
 
 Singh, Krishnan 2019, Filter response normalization layer, eq. 1 to 3 and, for eps, section 3: learned,
-because with one pixel a map x / sqrt(x^2 + eps) is a sign. Starts at gamma = 1, beta = tau = 0,
+because with one pixel a map x / sqrt(x^2 + eps) is a sign. Starts at gamma = 1, beta = 0, tau = 0.001,
 eps_l = 1e-4. Training and evaluation are the same. Shapes: (N, C, ...) -> (N, C, ...).
 
 It is norm and activation in one. Blocks put their ReLU after it all the same: max(y, 0) of a y that is at
-least tau, so a learned tau below 0 shows only where no activation follows, as at the end of a branch.
+least tau, so a tau below 0 shows only where no activation follows, as at the end of a branch. Where one
+follows, the published start tau = 0 would get no gradient ever (ReLU has none at 0): hence 0.001.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import torch
 from torch import nn
 
 FLOOR = 1e-6
-START = 1e-4
+EPS = 1e-4  # of eps_l, at the start
+THRESHOLD = 1e-3  # of tau, at the start
 
 
 class FilterResponseNorm(nn.Module):
@@ -27,8 +29,8 @@ class FilterResponseNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.threshold = nn.Parameter(torch.zeros(channels))
-        self.eps = nn.Parameter(torch.full((1,), START))
+        self.threshold = nn.Parameter(torch.full((channels,), THRESHOLD))
+        self.eps = nn.Parameter(torch.full((1,), EPS))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise by the root mean square of each map, then cut off below the threshold."""

@@ -48,7 +48,17 @@ CONVOLUTIONS: dict[str, type[nn.Conv2d]] = {
     "scaled_standardised": ScaledStandardisedConv2d,
 }
 
-NORMS = (*LAYERS, *CONVOLUTIONS, "none")
+NEEDS_LAYER = (
+    "standardised"  # its outputs are many times as large as its inputs: see standardised.py
+)
+
+# what may be asked for without another; any layer goes with any kind of convolution as well
+NORMS = (
+    *LAYERS,
+    *(name for name in CONVOLUTIONS if name != NEEDS_LAYER),
+    f"group+{NEEDS_LAYER}",
+    "none",
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ def make_norm(name: str) -> Norm:
     """Return the norm of that name.
 
     Raises ValueError for an unknown name, listing those there are; for two layers or two kinds of
-    convolution; for numbers that the layer does not take.
+    convolution; for numbers that the layer does not take; for "standardised" without a layer.
     """
     layer: Callable[[int], nn.Module] | None = None
     convolution: type[nn.Conv2d] = nn.Conv2d
@@ -103,6 +113,8 @@ def make_norm(name: str) -> Norm:
             raise ValueError(f"norm {name!r} names two {twice}: at most one of each goes together")
         elif name != "none":
             raise ValueError(unknown("norm", name, NORMS))
+    if convolution is CONVOLUTIONS[NEEDS_LAYER] and layer is None:
+        raise ValueError(f"norm {name!r} needs a layer after it, as in 'group+{NEEDS_LAYER}'")
     return Norm(name, layer, convolution)
 
 

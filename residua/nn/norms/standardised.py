@@ -9,9 +9,11 @@ Shapes: (N, C_in, H, W) -> (N, C_out, H', W').
 
 The first is of Qiao et al. 2019, eq. 7 to 9, with the eps of BiT (Kolesnikov et al. 2020, the authors'
 code). Its outputs are sqrt(F) times as large as its inputs: it is made for a norm layer to follow, as in
-"group+standardised"; alone, a deep network overflows. The second is of Brock, De, Smith 2021
-(Characterizing signal propagation, eq. 1, and the authors' code): it keeps the variance of inputs of mean
-0, and needs no layer, but an activation scaled to unit variance; sqrt(2 / (1 - 1/pi)) for ReLU.
+"group+standardised"; alone, the gradient of a ResNet-20 overflows, and `make_norm` refuses it.
+
+The second is of Brock, De, Smith 2021 (Characterizing signal propagation, eq. 1, and the authors' code):
+it keeps the variance of inputs of mean 0, and needs no layer, but activations that are scaled to unit
+variance: by sqrt(2 / (1 - 1/pi)) for ReLU.
 """
 
 from __future__ import annotations

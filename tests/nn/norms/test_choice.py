@@ -18,7 +18,8 @@ from residua.nn.norms import (
 def test_every_name_of_the_field_is_there():
     batch = {"batch", "ghost", "renorm", "sync"}
     sample = {"layer", "position", "group", "instance", "filter_response"}
-    assert set(NORMS) == batch | sample | {"weight", "standardised", "scaled_standardised", "none"}
+    weights = {"weight", "scaled_standardised", "group+standardised"}
+    assert set(NORMS) == batch | sample | weights | {"none"}
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -62,6 +63,7 @@ def test_numbers_in_brackets_reach_the_layer():
         ("standardised(3)", "unknown"),
         ("", "not a name"),
         ("batch+group", "names two layers"),
+        ("standardised", "needs a layer after it, as in 'group\\+standardised'"),
         ("weight+standardised", "names two kinds of convolution"),
         ("ghost(0)", "ghost batch of 0 samples"),
         ("ghost(2.5)", "ghost batch of 2.5 samples"),

@@ -28,11 +28,16 @@ AXES = {
 }
 
 
+def new(name, channels):
+    if name in LAYERS:
+        return make_norm(name).layer(channels)
+    return CONVOLUTIONS[name](channels, channels, 3, padding=1)
+
+
 def make(name, channels=8):
     """Return a layer, or a convolution of as many channels out as in, with drawn gamma and beta."""
     torch.manual_seed(0)
-    norm = make_norm(name)
-    module = norm.layer(channels) if norm.layer else norm.conv(channels, channels, 3)
+    module = new(name, channels)
     for parameter in module.parameters():
         if parameter.dim() == 1 and len(parameter) == channels:
             nn.init.uniform_(parameter, 0.5, 1.5)
@@ -212,9 +217,9 @@ def test_gradients_are_finite_differences(name, mode):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_every_parameter_gets_a_gradient(name):
-    module = make(name)
-    (module(maps(4, 8, 5, 6)) * maps(4, 8, 5, 6, seed=2)).sum().backward()
+def test_every_parameter_gets_a_gradient_through_the_relu_that_follows(name):
+    module = new(name, 8).double()
+    (module(maps(4, 8, 5, 6)).relu() * maps(4, 8, 5, 6, seed=2)).sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
 
 
@@ -225,8 +230,7 @@ def test_every_parameter_gets_a_gradient(name):
 def test_a_state_dict_round_trip_and_a_deep_copy_give_the_same_outputs(name):
     module, x = make(name), maps(4, 8, 5, 6)
     module(x)
-    norm = make_norm(name)
-    other = (norm.layer(8) if norm.layer else norm.conv(8, 8, 3)).double()
+    other = new(name, 8).double()
     other.load_state_dict(module.state_dict())
     for again in (other, copy.deepcopy(module)):
         assert torch.equal(again.eval()(x), module.eval()(x))

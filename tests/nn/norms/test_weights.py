@@ -126,7 +126,9 @@ def test_a_branch_of_gain_zero_starts_at_zero_and_leaves_it(kind):
     assert conv.gain.grad.abs().min() > 0
 
 
-@pytest.mark.parametrize("name", ["batch", "weight", "standardised", "group", "instance"])
+@pytest.mark.parametrize(
+    "name", ["batch", "weight", "group+standardised", "batch+weight", "instance", "group"]
+)
 @pytest.mark.parametrize("a", [0.25, 8.0])
 def test_weights_before_a_norm_are_scale_free_and_their_gradient_falls_by_the_scale(
     name, a, monkeypatch
