@@ -57,7 +57,7 @@ def he2015_cifar() -> dict[str, Any]:
 def wrn_cifar() -> dict[str, Any]:
     """200 epochs of 128; lr 0.1, a fifth at 60, 120, 160; Nesterov, decay 5e-4 on all."""
     return {
-        "model": "resnet110_cifar",
+        "model": "wrn28_10_cifar",
         "epochs": 200,
         "batch_size": 128,
         "optimiser": {"lr": 0.1, "weight_decay": 5e-4, "decay_norms_and_biases": True},

@@ -75,7 +75,7 @@ def test_he2015_on_cifar():
 
 def test_wide_residual_networks_on_cifar():
     recipe = load_recipe("wrn-cifar")
-    assert (recipe.epochs, recipe.batch) == (200, 128)
+    assert (recipe.epochs, recipe.batch, recipe.model) == (200, 128, "wrn28_10_cifar")
     assert (recipe.optimiser.nesterov, recipe.optimiser.weight_decay) == (True, 5e-4)
     per_epoch = 391
     changes = [60, 120, 160]  # epochs, each by a fifth
