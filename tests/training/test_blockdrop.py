@@ -214,6 +214,15 @@ def test_the_backbone_stays_until_finetuning_and_the_given_network_always() -> N
         assert torch.equal(tensor, before[name])
 
 
+def test_finetuning_trains_what_the_greedy_choice_runs() -> None:
+    network = create_model("resnet20_cifar", num_classes=2)
+    pair, rows = train(network=network, curriculum_steps=0, policy_steps=0, start=1e-4)
+    assert [row["blocks"] for row in rows] == [0.0, 0.0, 0.0]
+    for name, tensor in pair.backbone.network.named_parameters():
+        same = torch.equal(tensor, network.get_parameter(name))
+        assert same == name.startswith("stages."), name
+
+
 def test_frozen_norms_keep_their_statistics() -> None:
     network = create_model("resnet20_cifar", num_classes=2)
     pair, _ = train(network=network, freeze_norms=True)

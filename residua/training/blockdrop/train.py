@@ -2,11 +2,12 @@
 
     1 curriculum   the policy alone; it decides the last 1, 2, ... K blocks, the others are kept
     2 policy       the policy alone, for all K blocks
-    3 finetuning   policy and backbone: the policy's loss plus the cross-entropy of the sampled choice
+    3 finetuning   policy and backbone: the policy's loss plus the cross-entropy of the greedy choice
 
 Wu et al. 2018, BlockDrop, section 3.3. While the policy learns, the backbone is in evaluation mode and needs
 no gradient: one forward pass for the sampled and the greedy choice, whose common blocks run once. In
-finetuning its norms take batch statistics of the pictures that keep a block.
+finetuning its norms take batch statistics of the pictures that keep a block. The paper takes the
+cross-entropy of the sampled choice; the greedy one is what runs in the end.
 
 Every step is a function of the settings and the step's number; a training that was killed and goes on from
 its checkpoint ends with the same weights, bit by bit, on a CPU.
@@ -256,10 +257,10 @@ class _Training:
     ) -> torch.Tensor:
         self.backbone.eval()
         with torch.no_grad():
-            baseline = self.backbone(x, both[1])
+            sampled = self.backbone(x, both[0])
         self.backbone.train(not self.settings.freeze_norms)
-        scores = self.backbone(x, both[0]).float()
-        found = torch.stack([scores.detach(), baseline.float()])
+        scores = self.backbone(x, both[1]).float()
+        found = torch.stack([sampled.float(), scores.detach()])
         loss = self._loss(found, labels, logits, both, decided, self.settings.finetune_gamma)
         return loss + F.cross_entropy(scores, labels)
 
