@@ -92,6 +92,7 @@ def planned(
     settings = BlockDropSettings(
         gamma=options.gamma,
         finetune_gamma=options.finetune_gamma,
+        soft=options.soft,
         start=options.start,
         alpha=options.alpha,
         freeze_norms=options.freeze_norms,
@@ -285,6 +286,7 @@ def read_options() -> argparse.Namespace:
     for name in ("gamma", "finetune-gamma", "start", "alpha", "lr", "finetune-lr"):
         value = getattr(default, name.replace("-", "_"))
         parser.add_argument(f"--{name}", type=float, default=value)
+    parser.add_argument("--soft", action="store_true", help="reward probabilities: less noise")
     parser.add_argument("--freeze-norms", action="store_true", help="in finetuning")
     parser.add_argument("--shrink", type=int, default=2, help="of what the policy sees")
     parser.add_argument("--train-batch", type=int, default=128)

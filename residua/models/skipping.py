@@ -75,9 +75,8 @@ class SkippingNetwork(nn.Module):
 def _parts(network: Network) -> Iterator[nn.Module]:
     """Yield what the stages are made of, in order: skips, and what lies between them."""
     for stage in network.stages:
-        for block in stage.children():
-            whole = isinstance(block, Skip) or not isinstance(block, nn.Sequential)
-            yield from [block] if whole else block.children()
+        for block in stage if isinstance(stage, nn.Sequential) else [stage]:
+            yield from block if isinstance(block, nn.Sequential) else [block]
 
 
 def _run(skip: Skip, x: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:

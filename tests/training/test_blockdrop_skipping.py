@@ -91,6 +91,47 @@ def test_keeping_every_block_is_the_network(network: Network) -> None:
     assert torch.equal(skipping(x, every), network(x))
 
 
+def masks_skips(network: Network, keep: torch.Tensor) -> Network:
+    """Return a copy of a network, of whatever blocks, whose skips select from their full output."""
+    network = copy.deepcopy(network)
+    skips = [module for module in network.modules() if isinstance(module, Skip)]
+    for skip, column in zip(skips, keep.T, strict=True):
+
+        def forward(
+            x: torch.Tensor, skip: Skip = skip, column: torch.Tensor = column
+        ) -> torch.Tensor:
+            shortcut = skip.shortcut(x)
+            merged = skip.merge(shortcut.clone(), skip.branch(x))
+            return torch.where(column[:, None, None, None], merged, shortcut)
+
+        skip.forward = forward  # type: ignore[method-assign]
+    return network
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fixup_resnet20_cifar",
+        "nf_resnet20_cifar",
+        "preact_resnet20_cifar",
+        "shake_shake26_2x32d_cifar",
+        "skipinit_resnet20_cifar",
+        "stable_resnet20_cifar",
+        "wrn16_4_cifar",
+    ],
+)
+def test_families_that_add_lose_what_is_dropped_and_no_more(name: str) -> None:
+    torch.manual_seed(0)
+    network = create_model(name).double().eval()
+    for parameter in network.parameters():  # zeros to start with would hide a dropped branch
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    skipping = SkippingNetwork(network)
+    keep = torch.rand(3, skipping.blocks) < 0.5
+    x = torch.randn(3, 3, 16, 16, dtype=torch.float64)
+    with torch.inference_mode():
+        torch.testing.assert_close(skipping(x, keep), masks_skips(network, keep)(x))
+
+
 def test_a_block_that_nobody_keeps_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     network = make("v1, zero-padded")
     ran: list[tuple[int, int]] = []
@@ -196,6 +237,8 @@ class Halved(nn.Module):
         (lambda: create_model("plain20_cifar"), "no shortcut"),
         (lambda: create_model("resnet20_cifar", features_only=True), "a classifier"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3)), "Sequential"),
+        (lambda: create_model("densenet40_12_cifar"), "does not add"),
+        (lambda: create_model("highway19_cifar"), "does not add"),
         (nested, "rows of residual blocks"),
         (scaled, "does not add"),
     ],

@@ -5,6 +5,9 @@
     A      = R(u) - R(u~),  u ~ Bernoulli(s'),  u~ = [s > 1/2]  the greedy choice is the baseline
     loss   = -mean_n A sum_k log p(u_k),  over the decided blocks
 
+With `soft`, "right" is not 0 or 1 but the probability of the true class: the expected reward of a guess
+drawn from the prediction, which tells a block that matters a little from one that does not at all.
+
 Wu et al. 2018, BlockDrop, section 3.2 (equation 3 is the reward), with the self-critical baseline of Rennie
 et al. 2017. The curriculum (section 3.3) decides the last t blocks and keeps the others.
 
@@ -16,14 +19,15 @@ from __future__ import annotations
 import torch
 
 
-def reward(correct: torch.Tensor, keep: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Return the reward of each picture's choice.
+def reward(right: torch.Tensor, keep: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Return the reward of each picture's choice; right: whether, or with what probability (N,).
 
     >>> reward(torch.tensor([True, False]), torch.tensor([[True, False], [True, False]]), 5.0).tolist()
     [0.75, -5.0]
     """
     saved = 1.0 - keep.float().mean(-1).square()
-    return torch.where(correct, saved, torch.full_like(saved, -gamma))
+    p = right.float()
+    return p * saved - (1.0 - p) * gamma
 
 
 def bounded(logits: torch.Tensor, alpha: float) -> torch.Tensor:

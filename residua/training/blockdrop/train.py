@@ -50,7 +50,8 @@ Progress = Callable[[dict[str, Any]], None]
 class BlockDropSettings:
     """How a policy is trained.
 
-    gamma: what a wrong prediction costs, in finetuning finetune_gamma. start: the probability that an
+    gamma: what a wrong prediction costs, in finetuning finetune_gamma. soft: reward the
+    probability of the true class rather than a right prediction: less noise. start: the probability that an
     untrained policy keeps a block. alpha: bounds the sampled probabilities to [1 - alpha, alpha]. lr
     of Adam, constant; finetune_lr falls linearly to 0. freeze_norms: finetune on the statistics that
     are there. shrink: of the pictures that the policy sees (see `policy_network`). bf16: compute in
@@ -65,6 +66,7 @@ class BlockDropSettings:
     finetune_steps: int = 1000
     gamma: float = 1.0
     finetune_gamma: float = 10.0
+    soft: bool = False
     start: float = 0.9
     alpha: float = 0.95
     lr: float = 1e-3
@@ -274,7 +276,10 @@ class _Training:
         gamma: float,
     ) -> torch.Tensor:
         correct = scores.argmax(-1) == labels  # (2, N): sampled, greedy
-        rewards = reward(correct, both, gamma)
+        right = correct
+        if self.settings.soft:
+            right = scores.float().softmax(-1)[:, torch.arange(len(labels)), labels]
+        rewards = reward(right, both, gamma)
         self.last = {
             "accuracy": float(correct[1].float().mean()),
             "blocks": float(both[1].float().sum(-1).mean()),
