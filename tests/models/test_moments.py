@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 
-from residua.models import create_model
+from residua.models import create_model, list_models, record
 from residua.models.moments import second_moments
+from residua.nn import Merge
+from residua.nn.init.moments.walk import rule_of
 
 CASES = [
     ("resnet20_cifar", {}, 0.16),
@@ -13,13 +16,21 @@ CASES = [
     ("preact_resnet20_cifar", {"norm": "group", "merge": "stable"}, 0.13),
     ("plain20_cifar", {}, 0.06),
     ("resnet18", {}, 0.12),
+    ("fixup_resnet20_cifar", {}, 0.06),
+    ("densenet40_12_cifar", {}, 0.1),
+    ("shake_shake26_2x32d_cifar", {}, 0.06),
+    ("resnet9_cifar", {"width": 16}, 0.12),
 ]
 
 
 @pytest.mark.parametrize("name, options, tolerance", CASES)
 @torch.no_grad()
 def test_a_fresh_network_measures_what_is_predicted(name, options, tolerance):
-    """Mean over four draws; noise pictures, training mode. The scores average few channels: 25 %."""
+    """Mean over four draws; noise pictures, training mode.
+
+    Scores are not compared to better than a factor of two: they average few channels, over positions that
+    share more or less than wide layers would.
+    """
     draws, shape = 4, (3, 32, 32)
     predicted, found = {}, {}
 
@@ -35,9 +46,31 @@ def test_a_fresh_network_measures_what_is_predicted(name, options, tolerance):
         for key, moment in second_moments(model, shape).items():
             predicted[key] = predicted.get(key, 0) + moment / draws
         for key, module in model.named_modules():
-            if key in ("", "stem", "tail") or (key.startswith("stages.") and key.count(".") == 2):
+            if key in ("", "stem", "tail") or (key.startswith("stages.") and key.count(".") <= 2):
                 module.register_forward_hook(note(key))
-        model(torch.randn(16, *shape))
-    assert len(found) >= 9
+        model(torch.randn(8, *shape))
+    assert len(found) >= 5
     for key, moment in found.items():
-        assert predicted[key] == pytest.approx(moment, rel=tolerance if key else 0.25), key
+        if key:
+            assert predicted[key] == pytest.approx(moment, rel=tolerance), key
+        else:
+            assert 0.5 * moment <= predicted[key] <= 2 * moment
+
+
+def test_every_kind_of_part_that_a_family_has_is_known():
+    """Checked on one model of each family, by the types of its modules."""
+    names = {record(name).family: name for name in reversed(list_models())}
+    for name in names.values():
+        with torch.device("meta"):
+            walked = create_model(name)
+        known = {type(m) for m in walked.modules() if not isinstance(m, Merge | nn.ModuleList)}
+        for kind in known:
+            sample = next(m for m in walked.modules() if type(m) is kind)
+            if not any(sample is child for child in _unwalked(walked)):
+                rule_of(sample, name)
+
+
+def _unwalked(model):
+    """Modules that a merge or attention holds: its own rule deals with them."""
+    merges = [m for m in model.modules() if isinstance(m, Merge)]
+    return [child for merge in merges for child in merge.modules()]

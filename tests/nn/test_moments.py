@@ -247,11 +247,10 @@ def test_fixup_starts_as_the_identity():
     options = BlockOptions(make_norm("none"), order="fixup")
     blocks = nn.Sequential(*(BasicBlock(16, 16, 1, options, k, K) for k in range(1, K + 1)))
     fixup(blocks)
-    x = {"input_moment": 0.5, "input_mean": (2 * math.pi) ** -0.5}
-    found = second_moments(blocks, **x)
-    assert found["0.skip.branch"] == 0
-    # An added zero is rectified again, as if it were Gaussian: documented, 18 % in the first block.
-    assert 0.4 < found["0"] < 0.6
+    network = nn.Sequential(nn.ReLU(), *blocks)
+    found = second_moments(network)
+    assert found["1.skip.branch"] == 0
+    assert [found[str(k)] for k in range(K + 1)] == pytest.approx([0.5] * (K + 1))
 
 
 CASES = {

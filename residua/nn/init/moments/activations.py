@@ -29,7 +29,9 @@ from residua.nn.init.moments.walk import Moments, Walk, rule
 
 @rule(nn.ReLU)
 def relu(module: nn.Module, x: Moments, walk: Walk) -> Moments:
-    """The input is Gaussian: half of the moment is left where its mean is zero."""
+    """The input is Gaussian: half of the moment is left where its mean is zero. Twice is once."""
+    if x.before is not None:
+        return x
     return x.but(
         rectified_mean(x.mean, x.variance),
         rectified_second(x.mean, x.variance),

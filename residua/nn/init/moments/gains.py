@@ -33,7 +33,8 @@ def zero_pad(pad: ZeroPad, x: Moments, walk: Walk) -> Moments:
     part = x.channels / (x.channels + pad.extra)
     every = slice(None, None, pad.stride)
     mean, second, shared = (part * v[..., every, every] for v in (x.mean, x.second, x.shared))
-    return x.but(mean, second, shared, channels=x.channels + pad.extra)
+    before = None if x.before is None else zero_pad(pad, x.before, walk)  # it commutes with a ReLU
+    return x.but(mean, second, shared, channels=x.channels + pad.extra, before=before)
 
 
 @rule(SqueezeExcitation)

@@ -61,7 +61,9 @@ def skip(module: Skip, x: Moments, walk: Walk) -> Moments:
 
 
 def total(s: Moments, f: Moments) -> Moments:
-    """Return the moments of s + f, uncorrelated: E[s f] = E[s] E[f]."""
+    """Return the moments of s + f, uncorrelated: E[s f] = E[s] E[f]; of s as it is where f is zero."""
+    if not f.second.any() and f.second.shape == s.second.shape:
+        return s
     cross = 2 * s.mean * f.mean
     return f.but(s.mean + f.mean, s.second + f.second + cross, s.shared + f.shared + cross)
 

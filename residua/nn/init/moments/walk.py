@@ -66,6 +66,8 @@ class Moments:
     def affine(self, a: torch.Tensor, b: torch.Tensor) -> Moments:
         """Return the moments of a x + b; a and b are numbers, or have one number a channel."""
         a, b = a.detach().double(), b.detach().double()
+        if bool((a == 1).all()) and not b.any():
+            return self
         aa, ab, bb = (a * a).mean(), (a * b).mean(), (b * b).mean()
         first = 2 * ab * self.mean + bb
         return self.but(
