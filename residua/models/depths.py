@@ -1,7 +1,7 @@
 """How many blocks a stage has at each depth, and which block.
 
 224 pixels   He et al. 2015, table 1; 200 from He et al. 2016b
-32 pixels    three stages of n blocks: depth 6n + 2 (basic) or 9n + 2 (bottleneck)
+32 pixels    three stages of n blocks: depth 6n + 2 (basic) or 9n + 2 (bottleneck); 2002: 1000 blocks
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ IMAGENET_BLOCKS: dict[int, tuple[int, int, int, int]] = {
 IMAGENET_WIDTHS = (64, 128, 256, 512)
 CIFAR_WIDTHS = (16, 32, 64)
 CIFAR_BOTTLENECKS = (164, 1001)  # He et al. 2016b, table 4
+UNEVEN = {2002: (333, 334, 333)}  # 1000 blocks, which three does not divide
 
 
 def imagenet_stages(depth: int) -> dict[str, Any]:
@@ -43,9 +44,10 @@ def cifar_stages(depth: int) -> dict[str, Any]:
     ((3, 3, 3), (18, 18, 18))
     """
     bottleneck = depth in CIFAR_BOTTLENECKS
+    even = ((depth - 2) // (9 if bottleneck else 6),) * 3
     return {
         "block": BottleneckBlock if bottleneck else BasicBlock,
-        "depths": ((depth - 2) // (9 if bottleneck else 6),) * 3,
+        "depths": UNEVEN.get(depth, even),
         "widths": CIFAR_WIDTHS,
         "stem": "3x3",
     }

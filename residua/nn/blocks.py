@@ -24,7 +24,7 @@ from residua.nn.attention import make_attention
 from residua.nn.merges import KeepBranch, Place, make_merge
 from residua.nn.names import unknown
 from residua.nn.norms import Norm, make_norm
-from residua.nn.orders import ORDERS, Preactivation
+from residua.nn.orders import ORDERS
 from residua.nn.regularisers import make_drop
 from residua.nn.shortcuts import NoShortcut, make_shortcut, with_dropout
 from residua.nn.skip import Skip
@@ -99,8 +99,8 @@ class BlockOptions:
 class _Block(nn.Sequential):
     """Common to both blocks: the branch from its convolutions, the shortcut, the merge.
 
-    A block holds one `skip`; a v2 block that changes shape holds `fork`, the shared activation, before
-    it.
+    A block holds one `skip`; one that changes shape may hold `fork` before it, what branch and shortcut
+    share: in v2 the activation.
     """
 
     expansion = 1
@@ -120,15 +120,15 @@ class _Block(nn.Sequential):
         out_channels = width * self.expansion
         shortcut: nn.Module = NoShortcut()
         if options.shortcut is not None:
-            normalise = order.norms and not order.forks
+            normalise = order.norms and order.fork is None
             shortcut = make_shortcut(
                 options.shortcut, in_channels, out_channels, stride, norm, normalise
             )
-        fork = order.forks and not isinstance(shortcut, nn.Identity | NoShortcut)
-        if fork:
-            self.fork = Preactivation(in_channels, norm)
+        changes = not isinstance(shortcut, nn.Identity | NoShortcut)
+        if order.fork is not None and changes:
+            self.fork = order.fork(in_channels, norm)
         convolutions = self._convolutions(in_channels, width, stride, options)
-        branch = order.branch(convolutions, norm, fork)
+        branch = order.branch(convolutions, norm, hasattr(self, "fork"))
         if options.dropout > 0:
             branch = _with_dropout(branch, options.dropout)
         if options.attention is not None:

@@ -9,7 +9,8 @@
 
 He, Zhang, Ren, Sun 2016b, Identity Mappings in Deep Residual Networks. In `preactivation`, a block that
 changes shape activates before the fork, s(a) + [conv norm relu conv](a) with a = relu(norm(x)). In
-`fixup` a is a scalar multiplier, 1 at first, and each b a scalar bias of its own, 0 at first.
+`fixup` a is a scalar multiplier, 1 at first, and each b a scalar bias of its own, 0 at first; a block that
+changes shape adds its first bias before the fork, as in the authors' code.
 
 An order also says how the stem ends and what follows the last block. Nothing here differs between
 training and evaluation but the norms.
@@ -69,16 +70,16 @@ class ScalarScale(nn.Module):
 class Order:
     """One order: makers of the branch, of what follows the merge, of the stem's end and of the tail.
 
-    branch: (convolutions, norm, whether the fork has activated already) -> named parts.
-    forks: whether a block that changes shape activates before the fork. biases: whether convolutions
-    have biases where no norm follows. norms: whether norm layers have a place in it.
+    branch: (convolutions, norm, whether the fork has done its first part already) -> named parts.
+    fork: what a block that changes shape does before the fork. biases: whether convolutions have biases
+    where no norm follows. norms: whether norm layers have a place in it.
     """
 
     branch: Callable[[Sequence[nn.Conv2d], Norm, bool], Parts]
     after: Callable[[int, Norm], nn.Module | None]
     stem: Callable[[int, Norm], Parts]
     tail: Callable[[int, Norm], nn.Module | None]
-    forks: bool = False
+    fork: Callable[[int, Norm], nn.Module] | None = None
     biases: bool = True
     norms: bool = True
 
@@ -130,7 +131,8 @@ def _pre(convolutions: Sequence[nn.Conv2d], norm: Norm, activated: bool) -> Part
 def _fixup(convolutions: Sequence[nn.Conv2d], norm: Norm, activated: bool) -> Parts:
     parts: Parts = OrderedDict()
     for i, conv in enumerate(convolutions, start=1):
-        parts[f"before{i}"] = ScalarBias()
+        if not (i == 1 and activated):
+            parts[f"before{i}"] = ScalarBias()
         parts[f"conv{i}"] = conv
         if i < len(convolutions):
             parts[f"after{i}"] = ScalarBias()
@@ -145,6 +147,10 @@ def _relu(channels: int, norm: Norm) -> nn.Module:
 
 def _nothing(channels: int, norm: Norm) -> None:
     return None
+
+
+def _bias(channels: int, norm: Norm) -> nn.Module:
+    return ScalarBias()
 
 
 def _stem(channels: int, norm: Norm) -> Parts:
@@ -169,6 +175,6 @@ ORDERS: dict[str, Order] = {
     "relu_before_addition": Order(_relu_before, _nothing, _stem, _nothing),
     # The trunk is a plain sum, so the head gets its positive part.
     "relu_only_preactivation": Order(_relu_only, _nothing, _stem, _relu),
-    "preactivation": Order(_pre, _nothing, _stem_bare, Preactivation, forks=True),
-    "fixup": Order(_fixup, _relu, _stem_fixup, lambda *_: ScalarBias(), biases=False, norms=False),
+    "preactivation": Order(_pre, _nothing, _stem_bare, Preactivation, fork=Preactivation),
+    "fixup": Order(_fixup, _relu, _stem_fixup, _bias, fork=_bias, biases=False, norms=False),
 }
