@@ -2,8 +2,8 @@
 
 from residua.nn.attention import SqueezeExcitation, make_attention
 from residua.nn.blocks import BasicBlock, BlockOptions, BottleneckBlock, Drop
-from residua.nn.init import initialise, zero_last
-from residua.nn.merges import MERGES, Add, KeepBranch, Merge, make_merge
+from residua.nn.init import fixup, initialise, lsuv, zero_last
+from residua.nn.merges import MERGES, Add, Concatenate, KeepBranch, Merge, make_merge
 from residua.nn.norms import NORMS, Norm, is_norm, make_norm
 from residua.nn.orders import ORDERS, Preactivation
 from residua.nn.recompute import Recomputed, recompute
@@ -20,6 +20,7 @@ __all__ = [
     "BasicBlock",
     "BlockOptions",
     "BottleneckBlock",
+    "Concatenate",
     "Drop",
     "KeepBranch",
     "Merge",
@@ -32,8 +33,10 @@ __all__ = [
     "SqueezeExcitation",
     "StochasticDepth",
     "ZeroPad",
+    "fixup",
     "initialise",
     "is_norm",
+    "lsuv",
     "make_attention",
     "make_merge",
     "make_norm",

@@ -111,5 +111,5 @@ def zero(layer: nn.Module) -> None:
     """
     nn.init.zeros_(scale_of(layer))
     for name, parameter in layer.named_parameters(recurse=False):
-        if name != "weight":
+        if name not in ("weight", "eps"):  # filter response norm learns its eps, which adds nothing
             nn.init.zeros_(parameter)

@@ -2,6 +2,7 @@
 
 from residua.nn.merges.add import Add
 from residua.nn.merges.choose import MERGES, make_merge
+from residua.nn.merges.concatenate import Concatenate
 from residua.nn.merges.gates import Gate, GatedAdd, ShortcutGate
 from residua.nn.merges.keep_branch import KeepBranch
 from residua.nn.merges.layer_scale import LayerScale
@@ -12,6 +13,7 @@ from residua.nn.merges.skip_init import SkipInit
 __all__ = [
     "MERGES",
     "Add",
+    "Concatenate",
     "Gate",
     "GatedAdd",
     "KeepBranch",
