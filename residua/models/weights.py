@@ -6,7 +6,7 @@ not fit leaves the model as it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,20 +17,26 @@ from torch import nn
 from residua.errors import BadInput
 from residua.models.layouts import (
     OURS,
+    RESNETV2,
     TIMM,
     TORCHVISION,
-    Anatomy,
-    anatomy_of,
-    from_ours,
+    Layout,
+    layout_for,
     layout_of,
-    to_ours,
 )
-from residua.models.network import Network
 from residua.models.reading import read_weights, strip_prefixes
-from residua.models.registry import records
-from residua.nn.blocks import BottleneckBlock
-from residua.nn.shortcuts import Projection
-from residua.nn.skip import Skip
+from residua.models.recognise import (
+    BATCH_NORM,
+    FC,
+    HEAD,
+    STEM,
+    Difference,
+    body,
+    differences,
+    registered_as,
+    shapes_of,
+)
+from residua.nn.norms.standardised import StandardisedConv2d
 
 __all__ = [
     "LoadReport",
@@ -41,8 +47,6 @@ __all__ = [
 ]
 
 SHOWN = 5  # differences that an error lists
-HEAD = "head."
-STEM = "stem.conv.weight"
 COUNTER = ".num_batches_tracked"  # absent before torch 0.4.1, and of no use in evaluation
 
 
@@ -84,11 +88,10 @@ def load_weights(
     if layout is None:
         raise BadInput(
             f"{path} has names of no layout known here (such as {next(iter(file))!r}):"
-            " expected a ResNet of residua, torchvision or timm"
+            " expected a network of residua, torchvision or timm"
         )
-    if layout == TIMM:
-        _check_timm(path, file)
-    theirs = {ours: name for name, ours in to_ours(file, layout).items()}
+    _check_bit(path, layout, file, model)
+    theirs = {ours: name for name, ours in layout.to_ours(file).items()}
     source = {ours: _as_linear(ours, file[name]) for ours, name in theirs.items()}
     target = strip_prefixes(model.state_dict())
 
@@ -101,56 +104,44 @@ def load_weights(
     with torch.no_grad():
         for name in loaded:
             target[name].copy_(source[name])
-    return LoadReport(path, layout, tuple(loaded), tuple(fresh), tuple(_notes(model, layout)))
+    notes = _notes(model, layout, batch=_has_running_statistics(file))
+    return LoadReport(path, layout.name, tuple(loaded), tuple(fresh), tuple(notes))
 
 
 def _as_linear(name: str, tensor: torch.Tensor) -> torch.Tensor:
     """Flatten a head that is stored as a 1x1 convolution, as timm's v2 networks have it."""
-    return tensor.flatten(1) if name == "head.fc.weight" and tensor.dim() == 4 else tensor
+    return tensor.flatten(1) if name == FC and tensor.dim() == 4 else tensor
 
 
-def _check_timm(path: Path, file: Mapping[str, torch.Tensor]) -> None:
-    """Refuse BiT: the same names and shapes as ours with group norm, but another network."""
-    if not any(name.endswith("running_mean") for name in file):
+def _check_bit(
+    path: Path, layout: Layout, file: Mapping[str, torch.Tensor], model: nn.Module
+) -> None:
+    """Refuse BiT for a model that is not: it has the names and shapes of group norm's, no more."""
+    bit = layout is RESNETV2 and STEM in file and not _has_running_statistics(file)
+    if bit and not any(isinstance(module, StandardisedConv2d) for module in model.modules()):
         raise BadInput(
-            f"{path} is a BiT network of timm's (group norm and standardised weights),"
-            " which residua does not have: expected resnetv2 with batch norm"
+            f"{path} is a BiT network of timm's (group norm over standardised weights), the model is"
+            " not: expected one such as resnetv2_50x1_bit, or a file with batch norm"
         )
+
+
+def _has_running_statistics(file: Mapping[str, torch.Tensor]) -> bool:
+    return any(name.endswith("running_mean") for name in file)
 
 
 def _check_same_model(
     path: Path, source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]
 ) -> None:
-    """Say which model the file is of, when it is of another depth or kind than ours."""
-    theirs = anatomy_of({name: tensor.shape for name, tensor in source.items()})
-    ours = anatomy_of({name: tensor.shape for name, tensor in target.items()})
-    if theirs is not None and theirs != ours:
-        instead = f", not {_called(ours, target)}" if ours else ""
-        raise BadInput(
-            f"{path} is of another model: it looks like {_called(theirs, source)}{instead}"
-        )
-
-
-def _called(anatomy: Anatomy, names: Iterable[str]) -> str:
-    """Name the registered models of that anatomy; plain ones have no projections."""
-    projects = any(".skip.shortcut." in name for name in names)
-    found = []
-    for name, record in records().items():
-        preset = {"order": "original", **record.preset, **record.defaults}
-        if (
-            "depths" in preset
-            and not (projects and preset["plain"])
-            and anatomy
-            == Anatomy(
-                depths=tuple(preset["depths"]),
-                widths=tuple(preset["widths"]),
-                bottleneck=preset["block"] is BottleneckBlock,
-                preactivation=preset["order"] == "preactivation",
-                small=preset["stem"] == "3x3",
-            )
-        ):
-            found.append(name)
-    return f"{' or '.join(found)} ({anatomy})" if found else f"a network of {anatomy}"
+    """Say which model the file is of, when it is of another one that is known."""
+    theirs, ours = (
+        {name: tensor.shape for name, tensor in state.items()} for state in (source, target)
+    )
+    if body(theirs) == body(ours):
+        return
+    if found := registered_as(theirs):
+        instead = registered_as(ours)
+        but = f", not {' or '.join(instead)}" if instead else ""
+        raise BadInput(f"{path} is of another model: it looks like {' or '.join(found)}{but}")
 
 
 def _drop_head(
@@ -231,84 +222,88 @@ def _check_all(
         raise BadInput(f"{path} does not fit the model, {count}: {'; '.join(found[:SHOWN])}{more}")
 
 
-def _notes(model: nn.Module, layout: str) -> list[str]:
-    if layout != OURS and _strides_on_1x1(model):
-        return [
-            f"{layout}'s own networks stride on the 3x3 convolution, this model on the 1x1:"
-            " right for weights that came from Caffe, wrong for others"
-        ]
-    return []
+def _notes(model: nn.Module, layout: Layout, batch: bool) -> list[str]:
+    """Say where the model computes something else, with the same tensors, than the file's network.
+
+    batch: whether the file has batch norm; if not its norms are of another kind than the registered
+    model's, and the names have told that the model's are too.
+    """
+    if layout is OURS:
+        return []
+    closest = _closest(_unwrapped(model), layout.holds)
+    if closest is None:
+        return []
+    name, found = closest
+    found = [d for d in found if batch or not d.registered.startswith(BATCH_NORM)]
+    return [f"the model is not {layout.name}'s {name}: {_shown(found)}"] if found else []
+
+
+def _shown(found: Sequence[object]) -> str:
+    return f"{found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
+
+
+def _closest(
+    model: nn.Module, wanted: Callable[[str], bool]
+) -> tuple[str, list[Difference]] | None:
+    """Return which of the wanted registered models the model is nearest to, and the differences."""
+    names = [name for name in registered_as(shapes_of(model)) if wanted(name)]
+    pairs = [(name, differences(model, name)) for name in names]
+    return min(pairs, key=lambda pair: len(pair[1]), default=None)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """Return the network inside of torch.compile's and DistributedDataParallel's wrappers."""
+    while (inner := getattr(model, "_orig_mod", getattr(model, "module", None))) is not None:
+        model = inner
+    return model
 
 
 def torchvision_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the weights of a v1 ResNet (18..200) under torchvision's names.
+    """Return the weights of a model that torchvision has too under torchvision's names.
 
+    Those are resnet18 to 200, resnext*, wide_resnet*, densenet*, alexnet, vgg* and vgg*_bn:
     `torchvision.models.resnet50().load_state_dict(...)` takes the result and computes the same.
-    Tensors are shared with the model, as in `state_dict()`. Raises BadInput for a model that
-    torchvision's ResNet class cannot be.
+    Tensors are shared with the model, as in `state_dict()`. Raises BadInput, with the reason, for a
+    model that is another network in evaluation.
     """
-    return _export(model, TORCHVISION, preactivation=False)
+    return _export(model, TORCHVISION)
 
 
 def timm_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the weights of a v2 ResNet (resnetv2_18..200) under timm's names.
+    """Return the weights of a model that timm has too under timm's names.
 
-    The head becomes a 1x1 convolution, as there. Raises BadInput for a model that timm's ResNetV2
-    class cannot be; timm's v1 networks have torchvision's layout.
+    Those are resnet18 to 200, the same with c or d, resnetv2_* with BiT's, resnext*, seresnet*,
+    seresnext*, wide_resnet* and densenet*. The head of resnetv2_* becomes a 1x1 convolution, as there.
+    Otherwise as `torchvision_state_dict`.
     """
-    state = _export(model, TIMM, preactivation=True)
-    if "head.fc.weight" in state:
-        state["head.fc.weight"] = state["head.fc.weight"][:, :, None, None]
-    return state
+    return _export(model, TIMM)
 
 
-def _export(model: nn.Module, layout: str, preactivation: bool) -> dict[str, torch.Tensor]:
-    state = strip_prefixes(model.state_dict())
-    reason = _no_layout(model, state, preactivation)
-    if reason is None:
-        theirs = from_ours(state, layout)
-        if all(theirs.values()):
-            return {str(theirs[name]): tensor for name, tensor in state.items()}
-        reason = f"{next(name for name in theirs if theirs[name] is None)} has no name there"
-    raise BadInput(f"the model has no layout of {layout}'s: {reason}")
+def _export(model: nn.Module, peer: str) -> dict[str, torch.Tensor]:
+    network = _unwrapped(model)
+    closest = _closest(network, lambda name: layout_for(name, peer) is not None)
+    if closest is None:
+        raise BadInput(f"the model has no layout of {peer}'s: {_absent(network, peer)}")
+    name, found = closest
+    layout = layout_for(name, peer)
+    if found or layout is None:
+        raise BadInput(
+            f"the model has no layout of {peer}'s: it is not {peer}'s {name}, {_shown(found)}"
+        )
+    state = network.state_dict()
+    theirs = {}
+    for ours, called in layout.from_ours(state).items():
+        assert called is not None, f"{ours} has no name in the layout of {name}"
+        theirs[called] = state[ours]
+    if layout.conv_head and FC in state:
+        theirs[FC] = state[FC][:, :, None, None]
+    return theirs
 
 
-def _no_layout(
-    model: nn.Module, state: Mapping[str, torch.Tensor], preactivation: bool
-) -> str | None:
-    """Return why a peer's ResNet class could not hold this model, None if it could."""
-    anatomy = anatomy_of({name: tensor.shape for name, tensor in state.items()})
-    network = getattr(model, "_orig_mod", model)
-    if anatomy is None or not isinstance(network, Network):
-        return "it is not built of residual blocks"
-    if anatomy.preactivation and not preactivation:
-        return "it is a pre-activation network (timm_state_dict writes timm's layout)"
-    if preactivation and not anatomy.preactivation:
-        return "it is not a pre-activation network (torchvision_state_dict writes v1 networks)"
-    if anatomy.small or len(anatomy.depths) != 4:
-        return "it is a network for 32-pixel pictures"
-    if not any(name.endswith("running_mean") for name in state):
-        return "it does not use batch norm"
-    if _strides_on_1x1(model):
-        return "it strides on the 1x1 convolution, and theirs would stride on the 3x3"
-    for stage in network.stages:
-        for j, block in enumerate(stage.children()):
-            skip = block.skip
-            assert isinstance(skip, Skip)
-            first = next(m for m in skip.branch.modules() if isinstance(m, nn.Conv2d))
-            last = [m for m in skip.branch.modules() if isinstance(m, nn.Conv2d)][-1]
-            changes = j == 0 and (first.in_channels != last.out_channels)
-            if isinstance(skip.shortcut, Projection) != changes:
-                return "its shortcuts are not those of option B (a projection where shapes change)"
-    return None
-
-
-def _strides_on_1x1(model: nn.Module) -> bool:
-    convolutions = [
-        m
-        for s in model.modules()
-        if isinstance(s, Skip)
-        for m in s.branch.modules()
-        if isinstance(m, nn.Conv2d)
-    ]
-    return any(c.kernel_size == (1, 1) and c.stride != (1, 1) for c in convolutions)
+def _absent(model: nn.Module, peer: str) -> str:
+    closest = _closest(model, lambda name: True)
+    if closest is None or closest[1]:
+        return f"{peer} has no network of these tensors and layers"
+    other = [p for p in (TORCHVISION, TIMM) if layout_for(closest[0], p)]
+    hint = f" ({other[0]}_state_dict writes {other[0]}'s layout)" if other else ""
+    return f"{peer} has no {closest[0]}{hint}"

@@ -5,6 +5,7 @@ import argparse
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 import residua
 from residua.errors import BadInput
@@ -132,7 +133,7 @@ def test_group_norm_checkpoints_of_v1_networks_fit_group_norm_models(file):
         theirs[name] = tensor
     assert "layer2.0.downsample.1.weight" in theirs
     torch.save(theirs, file)
-    residua.load_weights(model, file)
+    assert residua.load_weights(model, file).notes == ()
     assert equal(model.state_dict(), state)
 
 
@@ -177,12 +178,15 @@ def test_another_number_of_channels_says_which(donor, file):
 @pytest.mark.parametrize(
     "theirs, ours, says",
     [
-        ("resnet34", "resnet18", "it looks like resnet34 (3-4-6-3 basic blocks), not resnet18 "),
-        ("resnet50", "resnet34", "it looks like resnet50 (3-4-6-3 bottleneck blocks)"),
-        ("resnet50", "resnetv2_50", "it looks like resnet50 (3-4-6-3 bottleneck"),
-        ("resnetv2_50", "resnet50", "it looks like resnetv2_50 (3-4-6-3 pre-activation bottleneck"),
-        ("resnet18", "resnet20_cifar", "not plain20_cifar or resnet20_cifar (3-3-3 basic blocks)"),
-        ("resnet18", "resnet9_cifar", "it looks like resnet18 (2-2-2-2 basic blocks)"),
+        ("resnet34", "resnet18", "it looks like resnet34, not resnet18"),
+        ("resnet50", "resnet34", "it looks like resnet50, not resnet34"),
+        ("resnet50", "resnetv2_50", "it looks like resnet50, not resnetv2_50"),
+        ("resnetv2_50", "resnet50", "it looks like resnetv2_50x1_bit or resnetv2_50, not resnet50"),
+        ("resnet18", "resnet20_cifar", "it looks like resnet18, not "),
+        ("resnet18", "resnet9_cifar", "it looks like resnet18, not resnet9_cifar"),
+        ("densenet121", "resnet18", "it looks like densenet121, not resnet18"),
+        ("resnext50_32x4d", "resnet50", "it looks like resnext50_32x4d, not resnet50"),
+        ("seresnet18", "resnet18", "it looks like seresnet18, not resnet18"),
     ],
 )
 def test_a_checkpoint_of_another_model_says_of_which(theirs, ours, says, file):
@@ -223,16 +227,43 @@ def test_whole_numbers_are_not_taken_for_weights(model, donor, file):
 
 
 def test_names_of_no_known_layout_are_refused(model, file):
-    torch.save({"features.0.weight": torch.zeros(1)}, file)
-    assert "names of no layout known here (such as 'features.0.weight')" in refused(model, file)
+    torch.save({"backbone.0.weight": torch.zeros(1)}, file)
+    assert "names of no layout known here (such as 'backbone.0.weight')" in refused(model, file)
 
 
 def test_networks_with_standardised_weights_are_not_taken_for_group_norm(file):
-    model = residua.create_model("resnetv2_50", norm="group", num_classes=10)
-    with torch.device("meta"):
-        names = timm_state_dict(residua.create_model("resnetv2_50", num_classes=10))
-    torch.save({k: torch.zeros(v.shape) for k, v in names.items() if "running" not in k}, file)
-    assert "BiT" in refused(model, file)
+    donor = residua.create_model("resnetv2_50x1_bit", num_classes=10)
+    torch.save(timm_state_dict(donor), file)
+    group = residua.create_model("resnetv2_50", norm="group", num_classes=10)
+    line = refused(group, file)
+    assert "is a BiT network of timm's" in line
+    assert "such as resnetv2_50x1_bit" in line
+    bit = residua.create_model("resnetv2_50x1_bit", num_classes=10)
+    assert residua.load_weights(bit, file).notes == ()
+    assert equal(bit.state_dict(), donor.state_dict())
+
+
+@pytest.mark.parametrize(
+    "theirs, ours, options, note",
+    [
+        ("resnet50c", "resnet50d", {}, "not timm's resnet50c: at stages.1.0.skip.shortcut.pool"),
+        (
+            "resnet18",
+            "resnet18",
+            {"merge": "sqrt_half"},
+            "not torchvision's resnet18: at stages.0.0",
+        ),
+        ("resnet50", "resnet50", {"stride_on": "1x1"}, "not torchvision's resnet50: at stages.1.0"),
+    ],
+)
+def test_the_same_tensors_in_another_network_are_taken_with_a_note(
+    theirs, ours, options, note, file
+):
+    torch.save(timm_state_dict(residua.create_model(theirs)), file)
+    report = residua.load_weights(residua.create_model(ours, **options), file)
+    assert len(report.notes) == 1
+    assert note in report.notes[0]
+    assert note in str(report)
 
 
 def test_an_unknown_way_with_the_head_is_refused(model, donor, file):
@@ -252,14 +283,24 @@ def test_torchvision_s_layout_has_torchvision_s_names(donor):
 @pytest.mark.parametrize(
     "name, options, why",
     [
-        ("resnetv2_18", {}, "pre-activation"),
-        ("resnet20_cifar", {}, "32-pixel"),
-        ("resnet9_cifar", {}, "not built of residual blocks"),
-        ("plain18", {}, "shortcuts"),
-        ("resnet18", {"shortcut": "A"}, "shortcuts"),
-        ("resnet18", {"shortcut": "C"}, "shortcuts"),
-        ("resnet18", {"norm": "group"}, "batch norm"),
-        ("resnet50", {"stride_on": "1x1"}, "strides on the 1x1"),
+        ("resnetv2_18", {}, r"torchvision has no resnetv2_18 \(timm_state_dict writes"),
+        ("resnet20_cifar", {}, "torchvision has no resnet20_cifar$"),
+        ("resnet9_cifar", {}, "torchvision has no resnet9_cifar$"),
+        ("plain18", {}, "torchvision has no plain18$"),
+        ("resnet18", {"shortcut": "A"}, "no network of these tensors and layers"),
+        ("resnet18", {"shortcut": "C"}, "no network of these tensors and layers"),
+        ("resnet18", {"norm": "group"}, r"resnet18, at stem.norm it has GroupNorm\(.* BatchNorm2d"),
+        ("resnet50", {"stride_on": "1x1"}, r"at stages.1.0.skip.branch.conv1 it has .*and 5 more"),
+        ("resnet18", {"merge": "sqrt_half"}, r"at stages.0.0.skip.merge it has ScaledAdd\(0.7"),
+        (
+            "resnet18",
+            {"order": "relu_before_addition"},
+            r"branch.act2 it has ReLU\(\), not nothing",
+        ),
+        ("resnet18", {"stochastic_depth": 0.5, "drop": "random_drop"}, "drop it has RandomDrop"),
+        ("resnet50", {"shortcut": "D"}, "shortcut.pool it has AvgPool2d"),
+        ("alexnet", {"norm": "batch"}, "no network of these tensors"),
+        ("vgg16_bn_cifar", {}, "torchvision has no vgg16_bn_cifar"),
     ],
 )
 def test_a_model_that_torchvision_does_not_have_is_not_written_as_one(name, options, why):
@@ -269,9 +310,29 @@ def test_a_model_that_torchvision_does_not_have_is_not_written_as_one(name, opti
         residua.torchvision_state_dict(model)
 
 
-def test_only_pre_activation_networks_are_written_in_timm_s_v2_layout(donor):
-    with pytest.raises(BadInput, match="not a pre-activation network"):
-        timm_state_dict(donor)
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("resnet18", {"stochastic_depth": 0.2, "dropout": 0.1, "zero_init_last": True}),
+        ("resnet18", {"shortcut_dropout": 0.1}),
+        ("resnet18", {"norm": "ghost(16)", "recompute": True}),
+        ("densenet121", {"dropout": 0.2, "memory_efficient": True}),
+        ("resnet18", {"features_only": True}),
+        ("resnet18", {"in_channels": 1, "num_classes": 5}),
+    ],
+)
+def test_what_changes_training_only_is_written_all_the_same(name, options):
+    with torch.device("meta"):
+        model = residua.create_model(name, **options)
+    assert len(residua.torchvision_state_dict(model)) == len(model.state_dict())
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg16", "plain18", "nothing at all"])
+def test_a_model_that_timm_does_not_have_is_not_written_as_one(name):
+    with torch.device("meta"):
+        model = nn.Linear(2, 2) if name == "nothing at all" else residua.create_model(name)
+    with pytest.raises(BadInput, match="no layout of timm's: timm has no "):
+        timm_state_dict(model)
 
 
 def test_read_weights_keeps_the_writer_s_names(donor, file):
