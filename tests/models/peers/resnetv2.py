@@ -1,0 +1,75 @@
+"""Pre-activation ResNets and BiT, by timm's names.
+
+y = s + f(a), a = relu(norm(x))     s = x, or W a in the first block of a stage
+"""
+
+import torch.nn.functional as F
+
+from . import layers
+
+DEPTHS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
+GROUPS = 32
+EPS = 1e-10  # under the root of the weights' variance, in the BiT authors' code; timm has 1e-8
+
+
+def shapes(depth, k=1, bit=False):
+    """k: times as many channels."""
+    names = layers.conv("stem.conv", 64 * k, 3, 7)
+    channels = 64 * k
+    for s, blocks in enumerate(DEPTHS[depth]):
+        width = 64 * k * 2**s
+        for b in range(blocks):
+            at = f"stages.{s}.blocks.{b}"
+            cout = width if depth < 50 else 4 * width
+            if b == 0 and channels != cout:
+                names |= layers.conv(f"{at}.downsample.conv", cout, channels, 1)
+            outs = (width, width) if depth < 50 else (width, width, cout)
+            kernels = (3, 3) if depth < 50 else (1, 3, 1)
+            for i, (out, kernel) in enumerate(zip(outs, kernels, strict=True), start=1):
+                names |= layers.norm(f"{at}.norm{i}", channels, running=not bit)
+                names |= layers.conv(f"{at}.conv{i}", out, channels, kernel)
+                channels = out
+    names |= layers.norm("norm", channels, running=not bit)
+    return names | layers.conv("head.fc", 1000, channels, 1, bias=True)
+
+
+def forward(net, x, eps=EPS):
+    """net: Layers of a state dict. x: (N, 3, H, W)."""
+    bit = "norm.running_mean" not in net.state
+    if bit:
+        net = type(net)({name: _standardised(name, w, eps) for name, w in net.state.items()})
+
+    def activated(name, x):
+        if not bit:
+            return F.relu(net.norm(name, x))
+        return F.relu(F.group_norm(x, GROUPS, net.weight(name), net.state[f"{name}.bias"], 1e-5))
+
+    x = net.conv("stem.conv", x, 2)
+    x = F.max_pool2d(F.pad(x, (1, 1, 1, 1)), 3, 2) if bit else F.max_pool2d(x, 3, 2, 1)
+    for s in range(4):
+        for b in range(net.count(f"stages.{s}.blocks.{{}}.")):
+            at, stride = f"stages.{s}.blocks.{b}", 2 if b == 0 and s > 0 else 1
+            strides = (1, stride, 1) if f"{at}.conv3" in net else (stride, 1)
+            f = activated(f"{at}.norm1", x)
+            if f"{at}.downsample.conv" in net:
+                x = net.conv(f"{at}.downsample.conv", f, stride)
+            for i, step in enumerate(strides, start=1):
+                f = activated(f"{at}.norm{i}", f) if i > 1 else f
+                f = net.conv(f"{at}.conv{i}", f, step)
+            x = x + f
+    return net.linear("head.fc", activated("norm", x).mean((2, 3)))
+
+
+def _standardised(name, w, eps):
+    """Filters of mean 0 and variance 1 (BiT); the head is as it is."""
+    if w.dim() < 4 or name.startswith("head"):
+        return w
+    mean = w.mean((1, 2, 3), keepdim=True)
+    return (w - mean) / ((w - mean).pow(2).mean((1, 2, 3), keepdim=True) + eps).sqrt()

@@ -1,0 +1,216 @@
+"""torchvision's and timm's networks: every name and shape, and what they compute.
+
+The peers' networks are written out in `peers/`: names and shapes as closed forms, forward passes as plain
+functions of a state dict under their names.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import residua
+from residua.models import list_models, record
+from residua.models.layouts import layout_for, layout_of
+from residua.models.weights import load_weights, timm_state_dict, torchvision_state_dict
+
+FOLDER = Path(__file__).parent / "peers"
+
+
+def _load_peers():
+    spec = importlib.util.spec_from_file_location(
+        "networks_of_peers", FOLDER / "__init__.py", submodule_search_locations=[str(FOLDER)]
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+peers = _load_peers()
+resnet, resnetv2, densenet, numbered = (
+    peers.resnet,
+    peers.resnetv2,
+    peers.densenet,
+    peers.numbered,
+)
+DEEP, POOLED, SE = {"deep": True}, {"deep": True, "pooled": True}, {"se": True}
+BOTH, TIMM, TORCHVISION = ("torchvision", "timm"), ("timm",), ("torchvision",)
+WRITE = {"torchvision": torchvision_state_dict, "timm": timm_state_dict}
+
+# name: (libraries that have it, names and shapes of its tensors there)
+NETWORKS = {
+    **{f"resnet{d}": (BOTH, resnet.shapes(d)) for d in resnet.DEPTHS},
+    **{f"resnet{d}c": (TIMM, resnet.shapes(d, **DEEP)) for d in (50, 101, 152)},
+    **{f"resnet{d}d": (TIMM, resnet.shapes(d, **POOLED)) for d in resnet.DEPTHS},
+    **{f"seresnet{d}": (TIMM, resnet.shapes(d, **SE)) for d in (18, 34, 50, 101, 152)},
+    **{f"wide_resnet{d}_2": (BOTH, resnet.shapes(d, base=128)) for d in (50, 101)},
+    **{
+        f"resnext{d}_{g}x{w}d": (BOTH, resnet.shapes(d, g, w))
+        for d, forms in {
+            50: ((2, 40), (4, 24), (8, 14), (32, 4)),
+            101: ((2, 40), (4, 24), (8, 14), (32, 4), (32, 8), (2, 64), (64, 4)),
+        }.items()
+        for g, w in forms
+    },
+    **{
+        f"seresnext{d}_{g}x{w}d": (TIMM, resnet.shapes(d, g, w, **SE))
+        for d, g, w in ((50, 32, 4), (101, 32, 4), (101, 32, 8), (101, 64, 4))
+    },
+    **{f"resnetv2_{d}": (TIMM, resnetv2.shapes(d)) for d in resnetv2.DEPTHS},
+    **{
+        f"resnetv2_{d}x{k}_bit": (TIMM, resnetv2.shapes(d, k, bit=True))
+        for d, k in ((50, 1), (50, 3), (101, 1), (101, 3), (152, 2), (152, 4))
+    },
+    **{f"densenet{d}": (BOTH, densenet.shapes(d)) for d in densenet.BLOCKS},
+    "alexnet": (TORCHVISION, numbered.alexnet_shapes()),
+    **{f"vgg{d}": (TORCHVISION, numbered.vgg_shapes(d)) for d in numbered.COLUMNS},
+    **{f"vgg{d}_bn": (TORCHVISION, numbered.vgg_shapes(d, bn=True)) for d in numbered.COLUMNS},
+}
+
+
+def deep_ones_slow(names):
+    """Mark what is of more than a hundred layers."""
+    slow = pytest.mark.slow
+    deep = {name: any(d in name for d in ("101", "15", "20", "16", "264")) for name in names}
+    return [pytest.param(name, marks=slow if deep[name] else ()) for name in names]
+
+
+def test_these_are_all_the_models_that_a_peer_has_and_no_others():
+    for name in list_models():
+        libraries = NETWORKS.get(name, ((),))[0]
+        assert [peer for peer in BOTH if layout_for(name, peer)] == list(libraries)
+    assert set(NETWORKS) <= set(list_models())
+
+
+@pytest.mark.parametrize("name", deep_ones_slow(NETWORKS))
+def test_names_and_shapes_are_the_peer_s(name):
+    libraries, expected = NETWORKS[name]
+    with torch.device("meta"):
+        model = residua.create_model(name)
+    for library in libraries:
+        written = WRITE[library](model)
+        assert {key: tuple(tensor.shape) for key, tensor in written.items()} == expected
+    read = layout_of(expected).to_ours(expected)
+    assert sorted(read.values()) == sorted(model.state_dict())
+
+
+def test_a_checkpoint_of_each_layout_is_told_from_the_others():
+    ours = ("resnet18", "plain34", "vgg11", "densenet_bc100_12_cifar", "highway19_cifar")
+    for name in ours:
+        with torch.device("meta"):
+            names = residua.create_model(name).state_dict()
+        assert layout_of(names).name == "residua"
+    for name, (libraries, shapes) in NETWORKS.items():
+        body = [key for key in shapes if not key.startswith(("fc", "head", "classifier"))]
+        for names in (shapes, reversed(shapes), sorted(shapes), body):
+            layout = layout_of(names)
+            assert layout.holds(name)
+            assert layout.name == libraries[0]
+
+
+def computes(name, state, expected, x, tmp_path, **options):
+    """Load a peer's state dict: the model's output is the expected one, and what it writes the state."""
+    torch.save(state, tmp_path / "theirs.pth")
+    model = residua.create_model(name, **options).double().eval()
+    report = load_weights(model, tmp_path / "theirs.pth")
+    assert report.notes == ()
+    output = model(x)
+    output = output[-1] if isinstance(output, list) else output
+    assert expected.std() > 0.05  # the comparison is of numbers that are not all zero
+    torch.testing.assert_close(output, expected, rtol=1e-11, atol=1e-9)
+    return model
+
+
+def pictures(*size):
+    return torch.randn(size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+ODD = (2, 3, 45, 70)
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name, forward",
+    [
+        ("resnet18d", resnet.forward),
+        ("seresnet18", resnet.forward),
+        ("resnext50_32x4d", resnet.forward),
+        ("densenet121", densenet.forward),
+        ("resnetv2_18", resnetv2.forward),
+        ("resnetv2_50x1_bit", resnetv2.forward),
+        pytest.param("resnet50c", resnet.forward, marks=SLOW),
+        pytest.param("resnet50d", resnet.forward, marks=SLOW),
+        pytest.param("seresnet50", resnet.forward, marks=SLOW),
+        pytest.param("seresnext50_32x4d", resnet.forward, marks=SLOW),
+        pytest.param("wide_resnet50_2", resnet.forward, marks=SLOW),
+        pytest.param("densenet161", densenet.forward, marks=SLOW),
+        pytest.param("vgg11_bn", lambda net, x: numbered.vgg(net, x, 11), marks=SLOW),
+        pytest.param("alexnet", numbered.alexnet, marks=SLOW),
+    ],
+)
+@torch.no_grad()
+def test_a_peer_s_weights_compute_what_the_peer_s_network_does(name, forward, tmp_path):
+    libraries, shapes = NETWORKS[name]
+    state = peers.layers.draw(shapes)
+    x = pictures(1, 3, 64, 90) if record(name).smallest > 45 else pictures(*ODD)
+    expected = forward(peers.layers.Layers(state), x)
+    model = computes(name, state, expected, x, tmp_path)
+    for library in libraries:
+        written = WRITE[library](model)
+        assert set(written) == set(state)
+        assert all(torch.equal(written[key], tensor) for key, tensor in state.items())
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "vgg11_bn", "vgg16_bn"])
+@torch.no_grad()
+def test_the_convolutions_of_the_networks_of_numbered_layers_are_theirs(name, tmp_path):
+    shapes = NETWORKS[name][1]
+    state = peers.layers.draw({k: s for k, s in shapes.items() if k.startswith("features")})
+    net, x = peers.layers.Layers(state), pictures(1, 3, 67, 70)
+    if name == "alexnet":
+        expected = numbered.alexnet_features(net, x)
+    else:
+        expected = numbered.vgg_features(net, x, int(name[3:5]))
+    computes(name, state, expected, x, tmp_path, features_only=True)
+
+
+@torch.no_grad()
+def test_torchvision_s_older_names_of_dense_layers_are_read(tmp_path):
+    state = peers.layers.draw(NETWORKS["densenet121"][1])
+    older = {}
+    for name, tensor in state.items():
+        if name.endswith("num_batches_tracked"):  # not there before torch 0.4.1
+            continue
+        for part in ("norm1", "norm2", "conv1", "conv2") if "denselayer" in name else ():
+            name = name.replace(f".{part}.", f".{part[:-1]}.{part[-1]}.")
+        older[name] = tensor
+    assert "features.denseblock1.denselayer1.norm.1.weight" in older
+    torch.save(older, tmp_path / "older.pth")
+    model = residua.create_model("densenet121").double()
+    load_weights(model, tmp_path / "older.pth")
+    written = torchvision_state_dict(model)
+    assert all(torch.equal(written[name], tensor) for name, tensor in state.items())
+
+
+@torch.no_grad()
+def test_timm_s_smaller_constant_under_bit_s_root_changes_next_to_nothing():
+    state = peers.layers.draw(NETWORKS["resnetv2_50x1_bit"][1])
+    x = pictures(*ODD)
+    scores = [resnetv2.forward(peers.layers.Layers(state), x, eps) for eps in (1e-10, 1e-8)]
+    change = (scores[0] - scores[1]).abs().max() / scores[0].std()
+    assert 0 < change < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in NETWORKS if record(n).parameters < 100_000_000])
+def test_written_and_read_back_it_is_the_same_model(name, tmp_path):
+    for library in NETWORKS[name][0]:
+        donor, model = (residua.create_model(name, num_classes=7) for _ in range(2))
+        torch.save(WRITE[library](donor), tmp_path / "weights.pth")
+        report = load_weights(model, tmp_path / "weights.pth")
+        assert (report.fresh, report.notes) == ((), ())
+        for key, tensor in donor.state_dict().items():
+            assert torch.equal(model.state_dict()[key], tensor)
