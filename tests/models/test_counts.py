@@ -1,16 +1,23 @@
-"""Parameters and multiply-adds of every model: the record, the network itself, and the papers' tables.
+"""Parameters and multiply-adds of every model: the record, the network itself, and independent arithmetic.
 
-The tables are written out here as lists of convolutions, in plain arithmetic that shares nothing with
-the code under test.
+`counts/` has a file a family that computes them from the papers' tables, in plain arithmetic that shares
+nothing with the code under test; published counts and closed forms are below.
 """
 
-import re
+import runpy
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from residua.models import create_model, list_models, record
+from residua.nn import BlockOptions, BottleneckBlock, Preactivation, make_norm
+
+FILES = sorted((Path(__file__).parent / "counts").glob("*.py"))
+FOUND = [(name, *both) for file in FILES for name, both in runpy.run_path(file)["COUNTS"].items()]
+COUNTS = {name: tuple(both) for name, *both in FOUND}
 
 # Printed by the papers, torchvision and timm, or closed forms; see docs for each source.
 PUBLISHED = {
@@ -23,6 +30,9 @@ PUBLISHED = {
     "plain18": 11_515_688,
     "plain34": 21_623_848,
     "resnetv2_50": 25_549_352,
+    "resnext50_32x4d": 25_028_904,
+    "wide_resnet50_2": 68_883_240,
+    "densenet121": 7_978_856,
     "resnet20_cifar": 269_722,
     "resnet32_cifar": 464_154,
     "resnet44_cifar": 658_586,
@@ -31,87 +41,20 @@ PUBLISHED = {
     "resnet1202_cifar": 19_421_274,
     "preact_resnet164_cifar": 1_703_258,
     "preact_resnet1001_cifar": 10_327_706,
-}
-
-# He et al. 2015, table 1 (and 2016b for 200): blocks in conv2_x .. conv5_x.
-TABLE_1 = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-    200: (3, 24, 36, 3),
+    "wrn28_10_cifar": 36_479_194,
+    "densenet_bc100_12_cifar": 769_162,
 }
 
 
-def convolutions(name):
-    """List (kind, in, out, kernel, output pixels) of each convolution; kind "stem", "conv", "proj"."""
-    depth = int(re.search(r"\d+", name.replace("resnetv2", ""))[0])
-    if name.endswith("_cifar"):
-        bottleneck = depth in (164, 1001)
-        stages = [
-            ((depth - 2) // (9 if bottleneck else 6), 16 * 2**s, 32 // 2**s) for s in range(3)
-        ]
-        found = [("stem", 3, 16, 3, 32**2)]
-    else:
-        bottleneck = depth >= 50
-        stages = [(n, 64 * 2**s, 56 // 2**s) for s, n in enumerate(TABLE_1[depth])]
-        found = [("stem", 3, 64, 7, 112**2)]
-    projects = not name.startswith("plain") and (bottleneck or not name.endswith("_cifar"))
-    channels, side = found[0][2], stages[0][2]
-    for blocks, width, out in stages:
-        for _ in range(blocks):
-            outer = 4 * width if bottleneck else width
-            if bottleneck:
-                found.append(("conv", channels, width, 1, side**2))  # the 3x3 strides
-                found.append(("conv", width, width, 3, out**2))
-                found.append(("conv", width, outer, 1, out**2))
-            else:
-                found.append(("conv", channels, width, 3, out**2))
-                found.append(("conv", width, width, 3, out**2))
-            if projects and outer != channels:
-                found.append(("proj", channels, outer, 1, out**2))
-            channels, side = outer, out
-    return found
-
-
-def expected(name):
-    """Return (parameters, multiply-adds) of a model at its paper's size and classes."""
-    if name == "resnet9_cifar":
-        return resnet9()
-    table = convolutions(name)
-    classes = 10 if name.endswith("_cifar") else 1000
-    last = table[-1][2] if table[-1][0] == "conv" else table[-2][2]
-    weights = sum(cin * cout * k * k for _, cin, cout, k, _ in table) + last * classes
-    if (
-        "resnetv2" in name or "preact" in name
-    ):  # a norm before each convolution of a branch, one last
-        norms = sum(cin for kind, cin, *_ in table if kind == "conv") + last
-    else:  # a norm after every convolution
-        norms = sum(cout for _, _, cout, *_ in table)
-    adds = sum(cin * cout * k * k * pixels for _, cin, cout, k, pixels in table) + last * classes
-    return weights + 2 * norms + classes, adds
-
-
-def resnet9():
-    """Eight 3x3 convolutions and a linear layer without bias (Page 2018)."""
-    table = [
-        (3, 64, 32),
-        (64, 128, 32),
-        (128, 128, 16),
-        (128, 128, 16),
-        (128, 256, 16),
-        (256, 512, 8),
-        (512, 512, 4),
-        (512, 512, 4),
-    ]
-    weights = sum(9 * cin * cout for cin, cout, _ in table) + 512 * 10
-    norms = 2 * sum(cout for _, cout, _ in table)
-    return weights + norms, sum(9 * i * o * s * s for i, o, s in table) + 512 * 10
+def parameters(module):
+    return sum(p.numel() for p in module.parameters())
 
 
 def measured(name):
-    """Count parameters, and multiply-adds by running the model on a picture without contents."""
+    """Count parameters, and multiply-adds by running the model on a picture without contents.
+
+    A grouped convolution's weight holds what each output pixel costs, as any other's does.
+    """
     adds = 0
 
     def count(layer, inputs, output):
@@ -124,14 +67,23 @@ def measured(name):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 layer.register_forward_hook(count)
         model(torch.empty(1, 3, record(name).input_size, record(name).input_size))
-    return sum(p.numel() for p in model.parameters()), adds
+    return parameters(model), adds
+
+
+def test_every_model_is_counted_once_and_nothing_else_is():
+    missing = sorted(set(list_models()) - set(COUNTS))
+    unknown = sorted(set(COUNTS) - set(list_models()))
+    twice = [name for name, n in Counter(name for name, *_ in FOUND).items() if n > 1]
+    assert (missing, unknown, twice) == ([], [], []), "tests/models/counts: a file a family"
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_the_record_the_network_and_the_papers_table_agree(name):
+    if name not in COUNTS:
+        pytest.fail(f"{name} has no independent count: put one into a file in {FILES[0].parent}")
     known = record(name)
-    assert (known.parameters, known.multiply_adds) == expected(name)
-    assert (known.parameters, known.multiply_adds) == measured(name)
+    assert (known.parameters, known.multiply_adds) == COUNTS[name]
+    assert measured(name) == COUNTS[name]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -162,3 +114,38 @@ def test_where_the_stride_sits_changes_no_parameter_but_the_work(name):
     assert [m.stride for m in three.modules() if isinstance(m, nn.Conv2d)] != [
         m.stride for m in one.modules() if isinstance(m, nn.Conv2d)
     ]
+
+
+# -- the textbook's closed forms (Prince, Understanding Deep Learning, chapter 11), with our parts --------
+
+
+def test_ten_fully_connected_layers_of_20_units_have_3841_parameters_and_4241_with_norms():
+    def network(norms):
+        layers, width = [], 1
+        for _ in range(10):
+            layers += [nn.Linear(width, 20), *([nn.BatchNorm1d(20)] if norms else [])]
+            width = 20
+        return nn.Sequential(*layers, nn.Linear(20, 1))
+
+    closed = 2 * 20 + 9 * (20 * 20 + 20) + 20 + 1
+    assert parameters(network(norms=False)) == closed == 3_841
+    assert parameters(network(norms=True)) == closed + 10 * 2 * 20 == 4_241
+
+
+def test_a_pre_activated_3x3_convolution_of_512_channels_has_2359808_parameters():
+    norm = make_norm("batch")
+    conv = norm.conv(512, 512, 3, bias=True)
+    assert parameters(conv) == 9 * 512**2 + 512 == 2_359_808
+    assert parameters(nn.Sequential(Preactivation(512, norm), conv)) == 2_359_808 + 1_024
+
+
+def test_a_pre_activated_bottleneck_of_512_128_512_has_279296_parameters():
+    norm = make_norm("batch")
+    shapes = ((512, 128, 1), (128, 128, 3), (128, 512, 1))
+    closed = 512 * 128 + 128 + 9 * 128**2 + 128 + 128 * 512 + 512
+    biased = [norm.conv(*shape, bias=True) for shape in shapes]
+    assert sum(map(parameters, biased)) == closed == 279_296
+    assert sum(parameters(Preactivation(conv.in_channels, norm)) for conv in biased) == 1_536
+    # Our block's convolutions have no biases where norms are.
+    block = BottleneckBlock(512, 128, 1, BlockOptions(norm=norm, order="preactivation"))
+    assert parameters(block) == closed - (128 + 128 + 512) + 1_536
