@@ -129,7 +129,11 @@ def test_initialisation_is_an_option():
         ("resnet18", {"norm": "grup"}, "resnet18: norm 'grup' is unknown: expected one of batch"),
         ("resnet18", {"shortcut": "E"}, "shortcut 'E' is unknown: expected one of A, B, C, D"),
         ("resnet50", {"stride_on": "7x7"}, "stride_on '7x7' is unknown: expected 3x3 or 1x1"),
-        ("resnet18", {"init": "zero"}, "initialisation 'zero' is unknown: expected he or glorot"),
+        (
+            "resnet18",
+            {"init": "zero"},
+            "initialisation 'zero' is unknown: expected one of he, he_uniform",
+        ),
         ("resnet18", {"stochastic_depth": 1.0}, "stochastic_depth 1.0 is not in [0, 1)"),
         ("resnet9_cifar", {"stochastic_depth": -0.1}, "stochastic_depth -0.1 is not in [0, 1)"),
         ("resnet9_cifar", {"width": 0}, "width 0 is not at least 1"),
