@@ -34,23 +34,24 @@ MOMENTUM = 0.9
 
 @dataclass(frozen=True)
 class Setting:
-    """A network, and the learning rate at which it trains."""
+    """A network, and the learning rate at which it trains; of scalar parameters, `scalars` times that."""
 
     network: str
     lr: float = 0.1
+    scalars: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)
 
 
 SETTINGS = (
     Setting("stable_resnet2002_cifar"),
     Setting("skipinit_resnet2002_cifar"),
-    Setting("fixup_resnet2002_cifar"),
+    Setting("fixup_resnet2002_cifar", lr=0.3, scalars=0.1),  # as the authors train it
     Setting("preact_resnet1001_cifar", options={"recompute": True}),
 )
 QUICK = (
     Setting("stable_resnet20_cifar"),
     Setting("skipinit_resnet20_cifar"),
-    Setting("fixup_resnet20_cifar"),
+    Setting("fixup_resnet20_cifar", lr=0.3, scalars=0.1),
     Setting("preact_resnet20_cifar", options={"recompute": True}),
 )
 
@@ -88,8 +89,11 @@ class Trainer:
         classes = int(labels.max()) + 1
         self.model = create_model(setting["network"], classes, **setting["options"])
         self.model.to(self.device)
-        parameters = self.model.parameters()
-        self.optimiser = torch.optim.SGD(parameters, lr=setting["lr"], momentum=MOMENTUM)
+        lr, groups = setting["lr"], []
+        for scalar, rate in ((False, lr), (True, lr * setting["scalars"])):
+            chosen = [p for p in self.model.parameters() if (p.dim() == 0) == scalar]
+            groups.append({"params": chosen, "lr": rate})
+        self.optimiser = torch.optim.SGD(groups, momentum=MOMENTUM)
 
     def step(self) -> dict[str, float]:
         """Take a step; return the loss before it, and its seconds."""
