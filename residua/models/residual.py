@@ -23,7 +23,7 @@ from residua.models.network import Head, Network
 from residua.nn.blocks import BASE_WIDTH, BasicBlock, BlockOptions, BottleneckBlock, Drop
 from residua.nn.init import fixup, initialise, zero_last
 from residua.nn.init.scheme import Fan
-from residua.nn.names import unknown
+from residua.nn.names import split, unknown
 from residua.nn.norms import Norm, make_norm
 from residua.nn.orders import ORDERS, Order
 from residua.nn.recompute import Recomputed
@@ -92,6 +92,8 @@ def residual_network(
         raise ValueError(unknown("stem", stem, STEMS))
     if plain and zero_init_last:
         raise ValueError("a plain network has no shortcut: zero_init_last kills it")
+    if zero_init_last or init == FIXUP:
+        _check_zero_start(order, merge)
     stem_width = widths[0] if stem_width is None else stem_width
     if stem_width < 2:
         raise ValueError(f"stem_width {stem_width} is not at least 2")
@@ -133,6 +135,21 @@ def residual_network(
     if zero_init_last:
         zero_last(network)
     return network
+
+
+def _check_zero_start(order: str, merge: str) -> None:
+    """Refuse branches that start at zero where something else then keeps them there for ever."""
+    name, numbers = split(merge)
+    if order == "relu_before_addition":
+        raise ValueError(
+            f"in order {order!r} a ReLU ends the branch: one that starts at zero"
+            " (zero_init_last, fixup) gets no gradient"
+        )
+    if name == "skip_init" and not any(numbers):
+        raise ValueError(
+            "a branch that starts at zero (zero_init_last, fixup) gets no gradient through a scalar that"
+            " starts at zero, nor does the scalar: use one of them, or merge skip_init(0.1)"
+        )
 
 
 def _stage(blocks: Sequence[nn.Module], recompute: bool | int) -> nn.Sequential:

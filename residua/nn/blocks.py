@@ -134,7 +134,8 @@ class _Block(nn.Sequential):
         if options.attention is not None:
             branch["attention"] = make_attention(options.attention, out_channels)
         drop = options.drop
-        dropped = make_drop(drop.kind, drop.rate, block, blocks, drop.decay, drop.per)
+        padded = in_channels if options.shortcut == "A" else None
+        dropped = make_drop(drop.kind, drop.rate, block, blocks, drop.decay, drop.per, padded)
         if dropped is not None:
             branch["drop"] = dropped
         activation = order.after(out_channels, norm)
