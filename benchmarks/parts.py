@@ -36,7 +36,6 @@ from residua.errors import ResiduaError
 from residua.models import record
 from residua.nn import MERGES, NORMS, ORDERS, SHORTCUTS
 from residua.nn.init import SCHEMES
-from residua.nn.norms.norm import NEEDS_LAYER
 from residua.nn.regularisers import DROPS
 from residua.training.devices import choose_device
 from residua.training.recipe import Recipe, build
@@ -85,8 +84,8 @@ def parts(network: str) -> Iterator[Part]:
     for merge in ("add", "sqrt_half", "stable", "stable_decreasing", "skip_init", "layer_scale"):
         yield Part({"norm": "none", "merge": merge})
     for norm in NORMS:
-        if norm not in ("batch", "none"):  # standardised weights need a layer after them
-            yield Part({"norm": f"group+{norm}" if norm == NEEDS_LAYER else norm})
+        if norm not in ("batch", "none"):
+            yield Part({"norm": norm})
     yield Part({"attention": "se"})
     yield Part({"dropout": 0.1})
     for drop in DROPS:
