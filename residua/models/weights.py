@@ -46,6 +46,7 @@ __all__ = [
     "torchvision_state_dict",
 ]
 
+LAST = "head.fc."
 SHOWN = 5  # differences that an error lists
 COUNTER = ".num_batches_tracked"  # absent before torch 0.4.1, and of no use in evaluation
 
@@ -74,7 +75,7 @@ def load_weights(
 
     Args:
         model: one of ours. path: a checkpoint in our, torchvision's or timm's layout, recognised by
-            its contents. head: "keep" takes the checkpoint's head, "new" leaves the model's own.
+            its contents. head: "keep" takes the checkpoint's last layer, "new" leaves the model's own.
 
     Raises:
         BadInput: the file cannot be read, is of another model, or differs in a name or a shape. The
@@ -147,15 +148,18 @@ def _check_same_model(
 def _drop_head(
     source: dict[str, torch.Tensor], target: dict[str, torch.Tensor], new: bool
 ) -> list[str]:
-    """Leave the head out of the comparison where it is not wanted; return what stays fresh."""
-    mine = [name for name in target if name.startswith(HEAD)]
-    if new or not mine:  # without a head of its own (features only), the model needs none
-        for name in [name for name in source if name.startswith(HEAD)]:
-            del source[name]
-        for name in mine:
-            del target[name]
-        return mine
-    return []
+    """Leave the last layer out of the comparison where it is not wanted; return what stays fresh.
+
+    Hidden layers of a head (AlexNet's, VGG's) are wanted, unless one side has no head at all.
+    """
+    mine, theirs = ([name for name in state if name.startswith(HEAD)] for state in (target, source))
+    if mine and not new:
+        return []
+    prefix = LAST if mine and theirs else HEAD
+    for state in (source, target):
+        for name in [name for name in state if name.startswith(prefix)]:
+            del state[name]
+    return [name for name in mine if name.startswith(prefix)]
 
 
 def _check_channels(

@@ -45,6 +45,13 @@ def refused(model, file, **options):
     return line
 
 
+def hollow(name, write=lambda model: model.state_dict(), **options):
+    """A model's names and shapes over one zero each: quick to make, small in a file."""
+    with torch.device("meta"):
+        state = write(residua.create_model(name, **options))
+    return {k: torch.zeros((), dtype=v.dtype).expand(v.shape) for k, v in state.items()}
+
+
 def save_safetensors(state, path):
     save_file({k: v.contiguous() for k, v in state.items()}, path)
 
@@ -159,6 +166,18 @@ def test_a_checkpoint_without_a_head_says_so(model, donor, file):
     assert torch.equal(model.stem.conv.weight, donor.stem.conv.weight)
 
 
+def test_a_new_head_is_a_new_last_layer(file):
+    state = hollow("vgg11", num_classes=3)
+    body = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
+    model = residua.create_model("vgg11", num_classes=4)
+    torch.save(state, file)
+    assert residua.load_weights(model, file, head="new").fresh == ("head.fc.weight", "head.fc.bias")
+    assert not model.head.fc1.weight.any()
+    assert model.head.fc.weight.any()
+    torch.save(body, file)  # without a head: its hidden layers stay fresh too
+    assert len(residua.load_weights(model, file, head="new").fresh) == 6
+
+
 def test_a_features_only_model_needs_no_head_from_the_file(donor, file):
     body = residua.create_model("resnet18", features_only=True)
     torch.save(donor.state_dict(), file)
@@ -190,7 +209,7 @@ def test_another_number_of_channels_says_which(donor, file):
     ],
 )
 def test_a_checkpoint_of_another_model_says_of_which(theirs, ours, says, file):
-    torch.save(residua.create_model(theirs).state_dict(), file)
+    torch.save(hollow(theirs), file)
     line = refused(residua.create_model(ours), file)
     assert "is of another model" in line
     assert says in line
@@ -259,7 +278,7 @@ def test_networks_with_standardised_weights_are_not_taken_for_group_norm(file):
 def test_the_same_tensors_in_another_network_are_taken_with_a_note(
     theirs, ours, options, note, file
 ):
-    torch.save(timm_state_dict(residua.create_model(theirs)), file)
+    torch.save(hollow(theirs, timm_state_dict), file)
     report = residua.load_weights(residua.create_model(ours, **options), file)
     assert len(report.notes) == 1
     assert note in report.notes[0]
