@@ -8,6 +8,8 @@ EXIF orientation is applied; a file that cannot be read is a `BadInput` of one l
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,7 +27,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # no other decoder of Pillow i
 MAX_PIXELS = 178_956_970  # Pillow refuses what is larger (2 x Image.MAX_IMAGE_PIXELS)
 
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
-_DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
+DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 _BITS, _SAMPLE_FORMAT = 258, 339  # TIFF tags
 _ORIENTATION_CARRIERS = ("exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp")
 
@@ -45,9 +47,16 @@ def load(path: str | Path, channels: int, short_side: int | None = None) -> Imag
     With `short_side`, a large JPEG may come at a fraction of its size (1/2, 1/4, 1/8), as long as
     its short side is at least twice that: the decoder then skips what a reduction would discard.
     """
+    with opened(path) as file:
+        return _load(file, channels, short_side)
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file to decode it; whatever goes wrong inside is a `BadInput` that names the file."""
     try:
         with Path(path).open("rb") as file:
-            return _load(file, channels, short_side)
+            yield file
     except BadInput as error:
         raise BadInput(f"{shown(path)}: {error}") from None
     except FileNotFoundError:
@@ -93,7 +102,8 @@ def check_size(width: int, height: int) -> None:
         raise BadInput(f"has {width:,} x {height:,} pixels; expected at most {MAX_PIXELS:,} in all")
 
 
-def _load(file: BinaryIO, channels: int, short_side: int | None) -> Image.Image:
+def open_image(file: BinaryIO) -> Image.Image | None:
+    """Return the one picture in a file, not yet decoded; None for a TIFF that Pillow does not know."""
     head = file.read(4)
     if not head:
         raise BadInput("is empty (0 bytes); expected a picture")
@@ -101,16 +111,23 @@ def _load(file: BinaryIO, channels: int, short_side: int | None) -> Image.Image:
     try:
         image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
-        if head[:2] in (b"II", b"MM"):  # TIFF of a kind that Pillow does not know
-            return _eight_bit(_read_tiff(file), channels)
+        if head[:2] in (b"II", b"MM"):
+            return None
         raise BadInput("is not a JPEG, PNG, BMP, TIFF or WebP picture") from None
     check_size(*image.size)
     if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
         raise BadInput(f"is a stack of {getattr(image, 'n_frames', 1)} pages; expected one picture")
+    return image
+
+
+def _load(file: BinaryIO, channels: int, short_side: int | None) -> Image.Image:
+    image = open_image(file)
+    if image is None:
+        return _eight_bit(read_tiff(file), channels)
     if image.format == "JPEG" and short_side is not None:
         image.draft(None, (2 * short_side, 2 * short_side))
-    if image.mode in _DEEP_MODES:
-        return _upright(_eight_bit(_deep_values(image), channels), image)
+    if image.mode in DEEP_MODES:
+        return _upright(_eight_bit(deep_values(image), channels), image)
     image.load()
     return _upright(_flatten(image, channels), image)
 
@@ -127,10 +144,7 @@ def _flatten(image: Image.Image, channels: int) -> Image.Image:
 
 def _upright(pixels: Image.Image, source: Image.Image) -> Image.Image:
     """Apply the EXIF orientation that the source file records."""
-    info = source.info
-    if source.format != "TIFF" and not any(key in info for key in _ORIENTATION_CARRIERS):
-        return pixels  # most small pictures: asking Pillow for EXIF costs as much as decoding
-    orientation = source.getexif().get(0x0112, 1)
+    orientation = orientation_of(source)
     if orientation == 1:
         return pixels
     pixels = pixels.copy()
@@ -138,7 +152,14 @@ def _upright(pixels: Image.Image, source: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(pixels)
 
 
-def _deep_values(image: Image.Image) -> npt.NDArray[np.generic]:
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation that a file records; 1, upright, where it records none."""
+    if image.format != "TIFF" and not any(key in image.info for key in _ORIENTATION_CARRIERS):
+        return 1  # most small pictures: asking Pillow for EXIF costs as much as decoding
+    return int(image.getexif().get(0x0112, 1))
+
+
+def deep_values(image: Image.Image) -> npt.NDArray[np.generic]:
     """Return the values of a 16-bit, 32-bit or float picture in the type that the file has."""
     values = np.asarray(image)
     if image.mode == "F":
@@ -153,7 +174,7 @@ def _deep_values(image: Image.Image) -> npt.NDArray[np.generic]:
     return values.astype(np.dtype(f"{'i' if signed else 'u'}{bits // 8}"))
 
 
-def _read_tiff(file: BinaryIO) -> npt.NDArray[np.generic]:
+def read_tiff(file: BinaryIO) -> npt.NDArray[np.generic]:
     """Read a one-page TIFF that Pillow does not know (float RGB, 64 bits, ...)."""
     import tifffile
 
