@@ -205,7 +205,7 @@ def test_timm_s_smaller_constant_under_bit_s_root_changes_next_to_nothing():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in NETWORKS if record(n).parameters < 100_000_000])
+@pytest.mark.parametrize("name", [n for n in NETWORKS if record(n).parameters < 30_000_000])
 def test_written_and_read_back_it_is_the_same_model(name, tmp_path):
     for library in NETWORKS[name][0]:
         donor, model = (residua.create_model(name, num_classes=7) for _ in range(2))
