@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from residua.models import create_model, list_models
-    from residua.models.weights import load_weights, torchvision_state_dict
+    from residua.models.weights import (
+        load_weights,
+        timm_state_dict,
+        torchvision_state_dict,
+    )
     from residua.training.api import open_run, train
 
     __version__: str
@@ -22,6 +26,7 @@ __all__ = [
     "list_models",
     "load_weights",
     "open_run",
+    "timm_state_dict",
     "torchvision_state_dict",
     "train",
 ]
@@ -30,6 +35,7 @@ _HOMES = {
     "create_model": "residua.models",
     "list_models": "residua.models",
     "load_weights": "residua.models.weights",
+    "timm_state_dict": "residua.models.weights",
     "torchvision_state_dict": "residua.models.weights",
     "open_run": "residua.training.api",
     "train": "residua.training.api",

@@ -20,7 +20,7 @@ from torch import nn
 
 from residua.errors import BadInput, ResiduaError
 from residua.models.weights import load_weights
-from residua.nn import is_norm
+from residua.nn.norms import tracks_statistics
 from residua.training import checkpoint, inputs
 from residua.training.average import Average, freeze
 from residua.training.devices import choose_device, first_does, is_main, make_fabric, world_size
@@ -178,12 +178,12 @@ class Session:
     def _plan(self, material: Material, card: ModelCard, model: nn.Module) -> Plan:
         recipe, splits = material.recipe, material.pictures.splits
         batch = min(recipe.batch, len(splits["train"]))
-        least = 2 if any(is_norm(m) for m in model.modules()) else 1
+        least = 2 if any(tracks_statistics(m) for m in model.modules()) else 1
         if batch // world_size() // recipe.accumulate < least:
             raise BadInput(
                 f"a batch of {batch} pictures in {recipe.accumulate * world_size()} parts"
                 f" (batch_size {recipe.batch}, accumulate {recipe.accumulate}): each part needs"
-                f" {least} pictures or more" + (", for the norms" if least > 1 else "")
+                f" {least} pictures or more" + (", for the batch norms" if least > 1 else "")
             )
         trial = self._trial(material, card, model)
         lr = recipe.optimiser.lr

@@ -1,31 +1,15 @@
 """The benchmarks that compare whole trainings run and say what they promise."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-def run(script: str, *arguments: str) -> Any:
-    done = subprocess.run(
-        [sys.executable, BENCHMARKS / script, "--quick", "--json", "--device", "cpu", *arguments],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+Run = Callable[..., Any]
 
 
 @pytest.mark.slow
-def test_families_gives_both_networks_the_steps_that_fit_in_the_budget() -> None:
+def test_families_gives_both_networks_the_steps_that_fit_in_the_budget(run: Run) -> None:
     found = run("families.py", "--pair", "resnet20_cifar", "plain20_cifar", "--together")
     for row, name in zip(found["results"], ("resnet20_cifar", "plain20_cifar"), strict=True):
         assert row["model"] == name
@@ -36,7 +20,7 @@ def test_families_gives_both_networks_the_steps_that_fit_in_the_budget() -> None
 
 
 @pytest.mark.slow
-def test_calibration_measures_both_ways_with_every_seed() -> None:
+def test_calibration_measures_both_ways_with_every_seed(run: Run) -> None:
     found = run("calibration.py")
     assert len(found["seeds"]) == 2
     for seed in found["seeds"]:
@@ -46,7 +30,7 @@ def test_calibration_measures_both_ways_with_every_seed() -> None:
 
 
 @pytest.mark.slow
-def test_blockdrop_times_the_network_and_the_pair_in_turns() -> None:
+def test_blockdrop_times_the_network_and_the_pair_in_turns(run: Run) -> None:
     found = run("blockdrop.py")
     assert found["ratio"]["n"] == 3
     assert 0 <= found["policies"]["kept"]["mean"] <= 9

@@ -1,9 +1,7 @@
 """The benchmarks run and say what they promise; their numbers are not tested here."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,21 +9,10 @@ from typing import Any
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+Run = Callable[..., Any]
 
 
-def run(script: str, *arguments: str) -> Any:
-    done = subprocess.run(
-        [sys.executable, BENCHMARKS / script, "--quick", "--json", "--device", "cpu", *arguments],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def test_training_compares_networks_that_agree() -> None:
+def test_training_compares_networks_that_agree(run: Run) -> None:
     (found,) = run("training.py", "--networks", "resnet20_cifar")["results"]
     assert found["difference"] <= 1e-9
     assert all(found["pictures_per_second"][way]["n"] == 2 for way in ("residua", "plain", "bare"))
@@ -35,7 +22,7 @@ def test_training_compares_networks_that_agree() -> None:
     assert min(found["peak_megabytes"].values()) > 100
 
 
-def test_recorder_measures_both_networks() -> None:
+def test_recorder_measures_both_networks(run: Run) -> None:
     for found in run("recorder.py")["results"]:
         slower = found["seconds"]["recorded"]["min"] / found["seconds"]["other"]["max"] - 1
         assert found["share"]["n"] == 3
@@ -43,7 +30,7 @@ def test_recorder_measures_both_networks() -> None:
 
 
 @pytest.mark.slow
-def test_minutes_trains_both_ways_to_the_end(tmp_path: Path) -> None:
+def test_minutes_trains_both_ways_to_the_end(run: Run, tmp_path: Path) -> None:
     found = run("minutes.py", "--out", str(tmp_path))
     for rows in found["accuracy"].values():
         assert len(rows) == 10
