@@ -12,6 +12,7 @@ from torch import nn
 
 from residua.models.alexnet import AtLeast
 from residua.models.densenet import DenseStage
+from residua.models.ensemble import Ensemble
 from residua.models.network import Head, Network
 from residua.models.resnet9 import SCORE_SCALE, MaxHead
 from residua.models.shake_shake import TwoPaths
@@ -33,6 +34,13 @@ def network(module: Network, x: Moments, walk: Walk) -> Moments:
     for name, part in module.named_children():
         x = walk.through(name, part, x)
     return x
+
+
+@rule(Ensemble)
+def ensemble(module: Ensemble, x: Moments, walk: Walk) -> None:
+    """Every member by itself; what the log of their mean probability is, nothing here predicts."""
+    for number, member in enumerate(module.members):
+        walk.through(f"members.{number}", member, x)
 
 
 @rule(Head)

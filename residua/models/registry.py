@@ -83,12 +83,13 @@ def register(
 
 
 def records() -> dict[str, Record]:
-    """Return the record of every model, by name, in the order of registration."""
+    """Return the record of every model, by name; families in the order of the alphabet."""
     import residua.models as package
 
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"residua.models.{module.name}")
-    return dict(_RECORDS)
+    # Families import one another, so the order of registration depends on who was asked first.
+    return dict(sorted(_RECORDS.items(), key=lambda item: item[1].family))
 
 
 def record(name: str) -> Record:

@@ -107,6 +107,7 @@ def test_models_are_listed(command: Command) -> None:
     assert {row["name"] for row in command("models", "resnet20*", "--json").value} == {
         "resnet20_cifar",
         "resnet200",
+        "resnet200d",
     }
 
 

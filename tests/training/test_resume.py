@@ -142,6 +142,14 @@ def test_ctrl_c_saves_says_how_to_go_on_and_changes_no_bit(
         ("accumulate=3", "batch_size=15", "progressive=[[0.5, 0.75]]", "freeze=[stem]"),
         ("precision=bf16-mixed", "schedule.name=one_cycle", "augmentation.repeats=2"),
         ("loss=binary_cross_entropy", "augmentation.cutmix=1.0", "non_finite=skip"),
+        ("model_options.drop=shake_drop", "model_options.norm=ghost(4)"),
+        (
+            "model_options.drop=res_drop",
+            "model_options.dropout=0.2",
+            "model_options.norm=renorm(3, 5, 2, 8, 8)",
+            "model_options.recompute=true",
+        ),
+        ("model=shake_shake26_2x32d_cifar", "model_options={}", "batch_size=4", "ema=0"),
     ],
     ids=lambda settings: settings[0],
 )
