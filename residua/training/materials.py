@@ -81,6 +81,7 @@ def decide(
     recipe, pictures = material.recipe, material.pictures
     shape = inputs.decide_shape(recipe, material.median, pictures.channels, device.type != "cpu")
     name, options = _choose_model(recipe, shape, device)
+    _check_size(name, shape.size, recipe)
     material.decode(shape, watcher)
     augmentation = inputs.augmentation_of(recipe, pictures.classes, shape)
     return ModelCard(
@@ -91,6 +92,17 @@ def decide(
         inputs.measure(material.stores["train"], shape.channels, request.seed),
         flip=recipe.evaluation.flip and augmentation.flip,
     )
+
+
+def _check_size(name: str, size: int, recipe: Recipe) -> None:
+    """Refuse pictures, also those of a progressive phase, that are too small for the network."""
+    smallest = record(name).smallest
+    least = min([size, *(round(size * scale) for _, scale in recipe.progressive)])
+    if least < smallest:
+        raise BadInput(
+            f"{name} takes pictures of {smallest} pixels a side or more, and would be trained on"
+            f" {least}: choose another model, or enlarge them with --set size=N"
+        )
 
 
 def _choose_model(

@@ -167,6 +167,14 @@ def test_parts_of_a_batch_that_are_too_small_for_a_norm(train: Train, corners: P
     assert said.code == 2 and "accumulate 16" in said.line and "2 pictures or more" in said.line
 
 
+@pytest.mark.parametrize("more", [(), ("--set", "size=64", "--set", "progressive=[[0.5, 0.5]]")])
+def test_pictures_that_are_too_small_for_the_network(
+    train: Train, corners: Path, more: tuple[str, ...]
+) -> None:
+    said = train(corners, "--model", "alexnet", *more)
+    assert said.code == 2 and "alexnet takes pictures of 63 pixels" in said.line
+
+
 # -- names and keys ---------------------------------------------------------------------------------
 
 
