@@ -31,6 +31,7 @@ from torch import nn
 from residua.models.depths import CIFAR_WIDTHS, IMAGENET_BLOCKS, IMAGENET_WIDTHS
 from residua.models.network import Head, Network
 from residua.models.registry import register
+from residua.nn.convolutions import basic_convolutions, bottleneck_convolutions
 from residua.nn.init import initialise
 from residua.nn.init.moments import Moments, Walk, merge_rule, rule
 from residua.nn.init.moments.activations import relu
@@ -110,18 +111,6 @@ def expected_std(alpha: float, depths: Sequence[int]) -> list[float]:
     return betas
 
 
-def _convolutions(
-    norm: Norm, cin: int, width: int, stride: int, bottleneck: bool
-) -> list[nn.Conv2d]:
-    if not bottleneck:
-        return [norm.conv(cin, width, 3, stride), norm.conv(width, width, 3)]
-    return [
-        norm.conv(cin, width, 1),
-        norm.conv(width, width, 3, stride),
-        norm.conv(width, 4 * width, 1),
-    ]
-
-
 def nf_resnet(
     *,
     depths: Sequence[int],
@@ -167,7 +156,8 @@ def nf_resnet(
         stage = []
         for j in range(depth):
             stride = 2 if i > 0 and j == 0 else 1
-            convolutions = _convolutions(how, channels, width, stride, bottleneck)
+            make = bottleneck_convolutions if bottleneck else basic_convolutions
+            convolutions = make(how, channels, width, stride)
             out = convolutions[-1].out_channels
             done += 1
             dropped = make_drop(drop, stochastic_depth, done, blocks, drop_decay, drop_per)

@@ -22,6 +22,7 @@ from torch import nn
 
 from residua.models.network import Head, Network
 from residua.models.registry import register
+from residua.nn.convolutions import basic_convolutions, bottleneck_convolutions
 from residua.nn.init import initialise, zero_last
 from residua.nn.init.scheme import Fan
 from residua.nn.merges import Add
@@ -33,7 +34,6 @@ from residua.nn.skip import Skip
 
 STEM = 16
 STAGES = 3
-EXPANSION = 4  # of a bottleneck
 
 
 def width(alpha: int, block: int, blocks: int) -> int:
@@ -65,18 +65,6 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     if stride == 1:
         return nn.Identity() if in_channels == out_channels else pad
     return nn.Sequential(nn.AvgPool2d(stride, stride, ceil_mode=True), pad)
-
-
-def _convolutions(
-    cin: int, width: int, stride: int, bottleneck: bool, norm: Norm
-) -> list[nn.Conv2d]:
-    if not bottleneck:
-        return [norm.conv(cin, width, 3, stride), norm.conv(width, width, 3)]
-    return [
-        norm.conv(cin, width, 1),
-        norm.conv(width, width, 3, stride),
-        norm.conv(width, EXPANSION * width, 1),
-    ]
 
 
 def pyramidnet(
@@ -118,7 +106,8 @@ def pyramidnet(
         stage: list[nn.Module] = []
         for k in range(i * a_stage + 1, (i + 1) * a_stage + 1):
             stride = 2 if i > 0 and not stage else 1
-            layers = _convolutions(channels, width(alpha, k, blocks), stride, bottleneck, how)
+            convolutions = bottleneck_convolutions if bottleneck else basic_convolutions
+            layers = convolutions(how, channels, width(alpha, k, blocks), stride)
             branch = _branch(layers, how)
             dropped = make_drop(
                 drop, stochastic_depth, k, blocks, drop_decay, drop_per, shortcut_channels=channels

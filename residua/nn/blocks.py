@@ -15,12 +15,15 @@ Shapes: (N, C, H, W) -> (N, C', ceil(H / stride), ceil(W / stride)).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import nn
 
 from residua.nn.attention import make_attention
+from residua.nn.convolutions import EXPANSION, basic_convolutions, bottleneck_convolutions
 from residua.nn.merges import KeepBranch, Place, make_merge
 from residua.nn.names import unknown
 from residua.nn.norms import Norm, make_norm
@@ -96,14 +99,14 @@ class BlockOptions:
                 raise ValueError(f"a plain network has no shortcut: {option} does not go with it")
 
 
-class _Block(nn.Sequential):
+class _Block(nn.Sequential, ABC):
     """Common to both blocks: the branch from its convolutions, the shortcut, the merge.
 
     A block holds one `skip`; one that changes shape may hold `fork` before it, what branch and shortcut
     share: in v2 the activation.
     """
 
-    expansion = 1
+    expansion: ClassVar[int]
 
     def __init__(
         self,
@@ -127,7 +130,7 @@ class _Block(nn.Sequential):
         changes = not isinstance(shortcut, nn.Identity | NoShortcut)
         if order.fork is not None and changes:
             self.fork = order.fork(in_channels, norm)
-        convolutions = self._convolutions(in_channels, width, stride, options)
+        convolutions = self.convolutions(in_channels, width, stride, options)
         branch = order.branch(convolutions, norm, hasattr(self, "fork"))
         if options.dropout > 0:
             branch = _with_dropout(branch, options.dropout)
@@ -146,10 +149,12 @@ class _Block(nn.Sequential):
             shortcut = with_dropout(shortcut, options.shortcut_dropout)
         self.skip = Skip(nn.Sequential(branch), shortcut, merge)
 
-    def _convolutions(
-        self, in_channels: int, width: int, stride: int, options: BlockOptions
+    @staticmethod
+    @abstractmethod
+    def convolutions(
+        in_channels: int, width: int, stride: int, options: BlockOptions
     ) -> list[nn.Conv2d]:
-        raise NotImplementedError
+        """Return the branch's convolutions in order."""
 
 
 def _with_dropout(branch: OrderedDict[str, nn.Module], p: float) -> OrderedDict[str, nn.Module]:
@@ -165,38 +170,42 @@ def _with_dropout(branch: OrderedDict[str, nn.Module], p: float) -> OrderedDict[
     return parts
 
 
+def _bias(options: BlockOptions) -> bool:
+    return options.norm.layer is None and ORDERS[options.order].biases
+
+
 class BasicBlock(_Block):
     """Two 3x3 convolutions (He et al. 2015, fig. 5 left)."""
 
-    def _convolutions(
-        self, in_channels: int, width: int, stride: int, options: BlockOptions
+    expansion = 1
+
+    @staticmethod
+    def convolutions(
+        in_channels: int, width: int, stride: int, options: BlockOptions
     ) -> list[nn.Conv2d]:
+        """Return the two; ValueError if they should have groups or a base width."""
         if (options.groups, options.base_width) != (1, BASE_WIDTH):
             raise ValueError("groups and base_width are of bottleneck blocks, not of basic ones")
-        conv, bias = options.norm.conv, _bias(options)
-        return [
-            conv(in_channels, width, 3, stride, bias=bias),
-            conv(width, width, 3, bias=bias),
-        ]
+        return basic_convolutions(options.norm, in_channels, width, stride, _bias(options))
 
 
 class BottleneckBlock(_Block):
     """1x1, 3x3, 1x1 convolutions; four times as wide outside (He et al. 2015, fig. 5 right)."""
 
-    expansion = 4
+    expansion = EXPANSION
 
-    def _convolutions(
-        self, in_channels: int, width: int, stride: int, options: BlockOptions
+    @staticmethod
+    def convolutions(
+        in_channels: int, width: int, stride: int, options: BlockOptions
     ) -> list[nn.Conv2d]:
-        conv, bias = options.norm.conv, _bias(options)
-        inner = int(width * options.base_width / BASE_WIDTH) * options.groups
-        first, second = (1, stride) if options.stride_on == "3x3" else (stride, 1)
-        return [
-            conv(in_channels, inner, 1, first, bias=bias),
-            conv(inner, inner, 3, second, options.groups, bias=bias),
-            conv(inner, self.expansion * width, 1, bias=bias),
-        ]
-
-
-def _bias(options: BlockOptions) -> bool:
-    return options.norm.layer is None and ORDERS[options.order].biases
+        """Return the three."""
+        return bottleneck_convolutions(
+            options.norm,
+            in_channels,
+            width,
+            stride,
+            _bias(options),
+            inner=int(width * options.base_width / BASE_WIDTH) * options.groups,
+            groups=options.groups,
+            stride_on=options.stride_on,
+        )

@@ -1,0 +1,46 @@
+"""The convolutions of a residual branch, before norms and activations are put between them.
+
+    basic        3x3, 3x3                                   He et al. 2015, fig. 5 left
+    bottleneck   1x1, 3x3, 1x1; four times as wide outside  fig. 5 right; grouped: Xie et al. 2017, fig. 3c
+
+Shapes: (N, C, H, W) -> (N, width, ...) or, of bottlenecks, (N, 4 * width, ...).
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from residua.nn.norms import Norm
+
+EXPANSION = 4  # of a bottleneck: its output over its width
+
+
+def basic_convolutions(
+    norm: Norm, in_channels: int, width: int, stride: int, bias: bool | None = None
+) -> list[nn.Conv2d]:
+    """Return two 3x3 convolutions, the first with the stride; bias as in `Norm.conv`."""
+    return [
+        norm.conv(in_channels, width, 3, stride, bias=bias),
+        norm.conv(width, width, 3, bias=bias),
+    ]
+
+
+def bottleneck_convolutions(
+    norm: Norm,
+    in_channels: int,
+    width: int,
+    stride: int,
+    bias: bool | None = None,
+    *,
+    inner: int | None = None,
+    groups: int = 1,
+    stride_on: str = "3x3",
+) -> list[nn.Conv2d]:
+    """Return 1x1, 3x3, 1x1 convolutions over `inner` channels (None: width), with the stride on one."""
+    inner = width if inner is None else inner
+    first, second = (1, stride) if stride_on == "3x3" else (stride, 1)
+    return [
+        norm.conv(in_channels, inner, 1, first, bias=bias),
+        norm.conv(inner, inner, 3, second, groups, bias=bias),
+        norm.conv(inner, EXPANSION * width, 1, bias=bias),
+    ]
