@@ -218,9 +218,17 @@ class _Training:
             sampled = keep_undecided(self._sample(logits.detach()), decided)
             greedy = keep_undecided(logits.detach() > 0, decided)
             both = torch.stack([sampled, greedy])
-            loss = (self._policy_alone if alone else self._together)(
-                x, labels, logits, both, decided
-            )
+            if alone:
+                loss = self._loss(
+                    self._frozen(x, both), labels, logits, both, decided, settings.gamma
+                )
+            else:
+                sampled_scores = self._frozen(x, both[0])
+                self.backbone.train(not settings.freeze_norms)
+                scores = self.backbone(x, both[1]).float()
+                found = torch.stack([sampled_scores.float(), scores.detach()])
+                loss = self._loss(found, labels, logits, both, decided, settings.finetune_gamma)
+                loss = loss + F.cross_entropy(scores, labels)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
@@ -236,35 +244,12 @@ class _Training:
         p = bounded(logits, self.settings.alpha)
         return torch.from_numpy(drawn).to(p.device, p.dtype) < p
 
-    def _policy_alone(
-        self,
-        x: torch.Tensor,
-        labels: torch.Tensor,
-        logits: torch.Tensor,
-        both: torch.Tensor,
-        decided: int,
-    ) -> torch.Tensor:
+    @torch.no_grad()
+    def _frozen(self, x: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        """Return the scores of the backbone as it is in evaluation, without gradient."""
         self.backbone.eval()
-        with torch.no_grad():
-            scores = self.backbone(x, both)
-        return self._loss(scores, labels, logits, both, decided, self.settings.gamma)
-
-    def _together(
-        self,
-        x: torch.Tensor,
-        labels: torch.Tensor,
-        logits: torch.Tensor,
-        both: torch.Tensor,
-        decided: int,
-    ) -> torch.Tensor:
-        self.backbone.eval()
-        with torch.no_grad():
-            sampled = self.backbone(x, both[0])
-        self.backbone.train(not self.settings.freeze_norms)
-        scores = self.backbone(x, both[1]).float()
-        found = torch.stack([sampled.float(), scores.detach()])
-        loss = self._loss(found, labels, logits, both, decided, self.settings.finetune_gamma)
-        return loss + F.cross_entropy(scores, labels)
+        scores: torch.Tensor = self.backbone(x, keep)
+        return scores
 
     def _loss(
         self,
