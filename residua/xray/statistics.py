@@ -1,0 +1,87 @@
+"""Whose mean and variance a batch norm uses, said explicitly: most published confusion comes from there.
+
+    batch     those of the batch, as in training; the gradient flows through them
+    detached  those of the batch, held fixed: the network is then one function of each sample
+    running   the averages kept in training, as in evaluation
+
+Holds for every call of torch's batch norm, by a module or by the function, in anybody's network. Running
+
+
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+Statistics = Literal["batch", "detached", "running"]
+
+
+class _BatchNormCalls(TorchFunctionMode):
+    """Rewrite calls of F.batch_norm."""
+
+    def __init__(self, detached: bool) -> None:
+        super().__init__()
+        self.detached = detached
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is F.batch_norm:
+            return self._norm(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _norm(
+        self,
+        input: torch.Tensor,
+        running_mean: torch.Tensor | None,
+        running_var: torch.Tensor | None,
+        weight: torch.Tensor | None = None,
+        bias: torch.Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> torch.Tensor:
+        if not training:
+            return F.batch_norm(
+                input, running_mean, running_var, weight, bias, False, momentum, eps
+            )
+        if not self.detached:
+            return F.batch_norm(input, None, None, weight, bias, True, momentum, eps)
+        over = [0, *range(2, input.dim())]
+        var, mean = torch.var_mean(input.detach().float(), over, correction=0)
+        mean, var = mean.to(input.dtype), var.to(input.dtype)
+        return F.batch_norm(input, mean, var, weight, bias, False, momentum, eps)
+
+
+@contextmanager
+def norm_statistics(model: nn.Module, statistics: Statistics) -> Iterator[None]:
+    """Run the model's norms on these statistics; dropout and other random layers are off.
+
+    Sets modes: use inside `untouched`.
+    """
+    model.eval()
+    if statistics == "running":
+        yield
+        return
+    for module in model.modules():
+        if not _is_random(module):
+            module.training = True
+    with _BatchNormCalls(detached=statistics == "detached"):
+        yield
+
+
+def _is_random(module: nn.Module) -> bool:
+    """Say whether a layer draws numbers in training: dropout and stochastic depth, by their names."""
+    name = type(module).__name__.lower()
+    return "drop" in name or "shake" in name
