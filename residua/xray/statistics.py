@@ -4,9 +4,10 @@
     detached  those of the batch, held fixed: the network is then one function of each sample
     running   the averages kept in training, as in evaluation
 
-Holds for every call of torch's batch norm, by a module or by the function, in anybody's network. Running
-
-
+Holds for every call of torch's batch norm, by a module or by the function, in anybody's network.
+Running averages never move. Norms that compute their statistics themselves (ghost, renorm) follow their
+module's mode.
+"""
 
 from __future__ import annotations
 
