@@ -38,7 +38,7 @@ from residua.nn.merges.concatenate import Concatenate
 from residua.nn.norms import Norm, make_norm
 from residua.nn.orders import Preactivation
 from residua.nn.pooling import Halve
-from residua.nn.recompute import recompute
+from residua.nn.recompute import recompute, recomputing
 from residua.nn.skip import Skip
 
 PAPER = "Huang, Liu, van der Maaten, Weinberger 2017, Densely Connected Convolutional Networks"
@@ -77,7 +77,7 @@ class DenseStage(nn.Sequential):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the input of the block with the maps of all its layers, concatenated."""
-        if self.memory_efficient and self.training and torch.is_grad_enabled():
+        if self.memory_efficient and self.training and recomputing():
             return self._recomputed(x)
         for module in self:
             x = module(x)

@@ -20,13 +20,15 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+_off: list[bool] = []  # one entry for each `nothing_recomputed` that is open
+
 
 def recompute(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Return module(x), whose inner activations are computed again in the backward pass.
 
     Gradient reaches the module's parameters whether or not x requires one.
     """
-    if not (module.training and torch.is_grad_enabled()):
+    if not (module.training and recomputing()):
         y: torch.Tensor = module(x)
         return y
     # Those of modules in evaluation do not move, and autograd holds them: they are left alone.
@@ -38,6 +40,21 @@ def recompute(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
     z: torch.Tensor = checkpoint(module, x, use_reentrant=False, context_fn=contexts)
     return z
+
+
+def recomputing() -> bool:
+    """Say whether a training pass recomputes now: a gradient is wanted, and nobody asked to keep all."""
+    return torch.is_grad_enabled() and not _off
+
+
+@contextlib.contextmanager
+def nothing_recomputed() -> Iterator[None]:
+    """Keep all activations inside: for those who look into a forward pass and its backward pass."""
+    _off.append(True)
+    try:
+        yield
+    finally:
+        _off.pop()
 
 
 @contextlib.contextmanager

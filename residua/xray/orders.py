@@ -1,0 +1,61 @@
+"""The order of norm, activation, weights and addition, by the names of He et al. 2016b, figure 4.
+
+    a  original                  [conv norm relu conv norm] | add | relu
+    b  norm_after_addition       [conv norm relu conv] | add | norm relu
+    c  relu_before_addition      [conv norm relu conv norm relu] | add
+    d  relu_only_preactivation   [relu conv norm relu conv norm] | add
+    e  preactivation             [norm relu conv norm relu conv] | add
+
+Where shapes change, e forks after its first norm and relu, and then looks like b: such a unit takes the name
+that most other units of the network have.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from residua.xray.units import Unit
+
+WEIGHTS = {"conv", "linear", "attention", "recurrent", "opaque"}
+_ACTS = {"relu", "activation", "gate"}
+
+
+def name_orders(units: Sequence[Unit]) -> None:
+    """Fill in `order` of every unit that has one of the five."""
+    unclear = []
+    for unit in units:
+        unit.order = _order(unit)
+        if unit.order == "unclear":
+            unclear.append(unit)
+    usual = Counter(unit.order for unit in units if unit.order not in ("", "unclear"))
+    for unit in unclear:
+        likely = {"preactivation", "norm_after_addition"} & set(usual)
+        unit.order = max(likely, key=lambda name: usual[name], default="")
+
+
+def _letters(parts: Sequence[str]) -> str:
+    """Spell a path in letters: W weights, N norm, A activation; the rest is left out."""
+    return "".join(
+        "W" if part in WEIGHTS else "N" if part == "norm" else "A" if part in _ACTS else ""
+        for part in parts
+    )
+
+
+def _order(unit: Unit) -> str:
+    branch, before, after = (_letters(p) for p in (unit.branch, unit.before, unit.after))
+    if "N" not in branch + before + after or "W" not in branch:
+        return ""
+    if branch.startswith("NA"):
+        return "preactivation" if branch.endswith("W") else ""
+    if branch.startswith("A"):
+        return "relu_only_preactivation" if branch.endswith("N") else ""
+    if branch.startswith("W") and branch.endswith("NA"):
+        return "relu_before_addition"
+    if branch.startswith("W") and branch.endswith("N"):
+        return "original" if after.startswith("A") else ""
+    if branch.startswith("W") and branch.endswith("W") and "A" in branch:
+        if before.endswith("NA") and not after.startswith("NA"):
+            return "preactivation"
+        return "unclear" if before.endswith("NA") or after.startswith("NA") else ""
+    return ""

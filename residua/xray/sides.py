@@ -1,0 +1,191 @@
+"""The two sides of a merge: which operations lie between the fork and each of the merged values.
+
+    fork = the last common dominator of the merged values
+    shortcut = the side with fewer weight layers: by its lightest path first, so that a gate on an
+    identity is no convolution, then by its heaviest
+
+A merge whose sides weigh the same is no skip connection: Inception's and Shake-Shake's branches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from residua.xray.dominators import ROOT, Dominators
+from residua.xray.kinds import weight_kind
+from residua.xray.trace import Graph, Node
+
+
+@dataclass
+class Side:
+    """From the fork to one merged value.
+
+    arguments: which of the merge's tensor arguments it is (two: it is their product).
+    lightest, heaviest: weight layers on the path with fewest, most of them. path: the heaviest, in
+    order. inside: all its nodes.
+    """
+
+    arguments: tuple[int, ...]
+    end: int
+    lightest: int
+    heaviest: int
+    path: list[Node]
+    inside: frozenset[int]
+
+    @property
+    def weight(self) -> tuple[int, int]:
+        """What sides are compared by: the lighter one is the shortcut."""
+        return self.lightest, self.heaviest
+
+
+@dataclass
+class Merge:
+    """A node that joins two sides of a fork; gate: an argument that is a factor on the shortcut."""
+
+    node: Node
+    fork: int
+    shortcut: Side
+    branch: Side
+    gate: Side | None = None
+    open_gate: float = 1.0
+
+
+def find_merges(graph: Graph) -> list[Merge]:
+    """Return the skip connections of a graph, in the order of their merges."""
+    tree = Dominators(graph)
+    joined: dict[tuple[int | None, ...], Node] = {}  # arguments of concatenations so far
+    found = []
+    for node in graph.nodes:
+        if not node.live or len(graph.live(node)) < 2:
+            if node.op == "cat":
+                joined.setdefault(tuple(node.inputs), node)
+            continue
+        merge = None
+        if node.op in ("add", "sub"):
+            merge = _two(graph, tree, node, ((0,), (1,)))
+        elif node.op == "addcmul":
+            merge = _two(graph, tree, node, ((0,), _live_of(graph, node, (1, 2))))
+        elif node.op == "lerp":
+            merge = _two(graph, tree, node, ((0,), (1,)), gate=2)
+        elif node.op == "cat":
+            merge = _concatenation(graph, tree, node, joined)
+            joined.setdefault(tuple(node.inputs), node)
+        if merge is not None:
+            found.append(merge)
+    return found
+
+
+def _live_of(graph: Graph, node: Node, arguments: Sequence[int]) -> tuple[int, ...]:
+    return tuple(a for a in arguments if a < len(node.inputs) and node.inputs[a] is not None)
+
+
+def _two(
+    graph: Graph,
+    tree: Dominators,
+    node: Node,
+    terms: Sequence[tuple[int, ...]],
+    gate: int | None = None,
+) -> Merge | None:
+    """Return the merge of two terms, if they come from one fork and one of them is lighter."""
+    terms = [_live_of(graph, node, term) for term in terms]
+    if not all(terms):
+        return None
+    ends = [[_end(node, a) for a in term] for term in terms]
+    fork = tree.common(e for part in ends for e in part)
+    if fork == ROOT:
+        return None
+    sides = [_side(graph, fork, term, node) for term in terms]
+    light, heavy = sorted(sides, key=lambda side: side.weight)
+    if light.heaviest >= heavy.heaviest and light.lightest >= heavy.lightest:
+        return None
+    if gate is not None and node.inputs[gate] is not None:
+        above = _side(graph, fork, (gate,), node)
+        return Merge(node, fork, light, heavy, above, 1.0 if light.arguments == (1,) else 0.0)
+    factor = _gate_of(graph, fork, light, node)
+    if factor is None and light.heaviest >= heavy.heaviest:
+        return None
+    return Merge(node, fork, light, heavy, factor)
+
+
+def _end(node: Node, argument: int) -> int:
+    end = node.inputs[argument]
+    assert end is not None
+    return end
+
+
+def _gate_of(graph: Graph, fork: int, light: Side, merge: Node) -> Side | None:
+    """Return the learned factor on a shortcut: the heavier of two values whose product it is."""
+    if len(light.arguments) == 2:
+        parts = [_side(graph, fork, (a,), merge) for a in light.arguments]
+    elif light.end != fork and graph.nodes[light.end].op == "mul":
+        product = graph.nodes[light.end]
+        live = _live_of(graph, product, (0, 1))
+        if len(live) < 2:
+            return None
+        parts = [_side(graph, fork, (a,), product) for a in live]
+    else:
+        return None
+    passed, factor = sorted(parts, key=lambda side: side.weight)
+    return factor if factor.heaviest > passed.heaviest else None
+
+
+def _concatenation(
+    graph: Graph, tree: Dominators, node: Node, joined: dict[tuple[int | None, ...], Node]
+) -> Merge | None:
+    """Return the merge of a concatenation that keeps an earlier value beside a new one.
+
+    Where all but the last argument were concatenated before, that earlier concatenation is the
+    shortcut: a DenseNet that keeps its maps in a list.
+    """
+    *kept, last = range(len(node.inputs))
+    if not kept or node.inputs[last] is None:
+        return None
+    earlier = joined.get(tuple(node.inputs[:-1]))
+    if earlier is not None and len(kept) > 0:
+        fork = earlier.index
+        branch = _side(graph, fork, (last,), node)
+        if branch.heaviest > 0 and branch.lightest >= 0:
+            shortcut = Side(tuple(kept), fork, 0, 0, [], frozenset())
+            return Merge(node, fork, shortcut, branch)
+    live = [a for a in range(len(node.inputs)) if node.inputs[a] is not None]
+    fork = tree.common(_end(node, a) for a in live)
+    if fork == ROOT:
+        return None
+    sides = sorted((_side(graph, fork, (a,), node) for a in live), key=lambda side: side.weight)
+    light, heavy = sides[0], sides[-1]
+    if light.heaviest > 0 or heavy.heaviest == 0 or len(sides) > 2:
+        return None
+    return Merge(node, fork, light, heavy)
+
+
+def _side(graph: Graph, fork: int, arguments: tuple[int, ...], merge: Node) -> Side:
+    """Walk from a merged value back to the fork and weigh the paths between."""
+    ends = [_end(merge, a) for a in arguments]
+    region: set[int] = set()
+    todo = [e for e in ends if e != fork]
+    while todo:
+        index = todo.pop()
+        if index in region or index < fork:
+            continue
+        region.add(index)
+        todo.extend(n.index for n in graph.live(graph.nodes[index]) if n.index != fork)
+    lightest, heaviest, behind = {fork: 0}, {fork: (0, 0)}, {}
+    for index in sorted(region):
+        node = graph.nodes[index]
+        own = 1 if weight_kind(node) else 0
+        known = [n.index for n in graph.live(node) if n.index in lightest]
+        if not known:  # reads only what ran before the fork
+            continue
+        lightest[index] = own + min(lightest[i] for i in known)
+        best = max(known, key=lambda i: heaviest[i])
+        heaviest[index] = (own + heaviest[best][0], 1 + heaviest[best][1])
+        behind[index] = best
+    end = max((e for e in ends if e in heaviest), key=lambda e: heaviest[e], default=fork)
+    path = []
+    at = end
+    while at != fork:
+        path.append(graph.nodes[at])
+        at = behind[at]
+    light = min((lightest[e] for e in ends if e in lightest), default=0)
+    return Side(arguments, end, light, heaviest[end][0], path[::-1], frozenset(region))
