@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from residua.xray.dominators import ROOT, Dominators
-from residua.xray.kinds import weight_kind
+from residua.xray.kinds import SQUASHES, weight_kind
 from residua.xray.trace import Graph, Node
 
 
@@ -23,7 +24,7 @@ class Side:
 
     arguments: which of the merge's tensor arguments it is (two: it is their product).
     lightest, heaviest: weight layers on the path with fewest, most of them. path: the heaviest, in
-    order. inside: all its nodes.
+    order, past squeeze-and-excitation. inside: all its nodes.
     """
 
     arguments: tuple[int, ...]
@@ -159,6 +160,14 @@ def _concatenation(
     return Merge(node, fork, light, heavy)
 
 
+def _carries(graph: Graph, node: Node, argument: int) -> tuple[bool, int]:
+    """Rank the factors of a product, so that a path goes past attention: a squashed one is a gate."""
+    if node.op != "mul":
+        return True, 0
+    factor = graph.nodes[argument]
+    return factor.op not in SQUASHES, prod(factor.shape)
+
+
 def _side(graph: Graph, fork: int, arguments: tuple[int, ...], merge: Node) -> Side:
     """Walk from a merged value back to the fork and weigh the paths between."""
     ends = [_end(merge, a) for a in arguments]
@@ -178,9 +187,9 @@ def _side(graph: Graph, fork: int, arguments: tuple[int, ...], merge: Node) -> S
         if not known:  # reads only what ran before the fork
             continue
         lightest[index] = own + min(lightest[i] for i in known)
-        best = max(known, key=lambda i: heaviest[i])
-        heaviest[index] = (own + heaviest[best][0], 1 + heaviest[best][1])
-        behind[index] = best
+        most = max(heaviest[i] for i in known)
+        heaviest[index] = (own + most[0], 1 + most[1])
+        behind[index] = max(known, key=lambda i: (*_carries(graph, node, i), heaviest[i]))
     end = max((e for e in ends if e in heaviest), key=lambda e: heaviest[e], default=fork)
     path = []
     at = end
