@@ -17,11 +17,14 @@ if TYPE_CHECKING:
         torchvision_state_dict,
     )
     from residua.training.api import open_run, train
+    from residua.xray.anatomy import anatomy
+    from residua.xray.examine import xray
 
     __version__: str
 
 __all__ = [
     "__version__",
+    "anatomy",
     "create_model",
     "list_models",
     "load_weights",
@@ -29,9 +32,11 @@ __all__ = [
     "timm_state_dict",
     "torchvision_state_dict",
     "train",
+    "xray",
 ]
 
 _HOMES = {
+    "anatomy": "residua.xray.anatomy",
     "create_model": "residua.models",
     "list_models": "residua.models",
     "load_weights": "residua.models.weights",
@@ -47,6 +52,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         value: Any = version("residua")
+    elif name == "xray":  # a package that can be called, see there
+        value = import_module("residua.xray")
     elif name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
     else:

@@ -127,6 +127,19 @@ def tidy(value: object) -> str:
     return text.rstrip("0").rstrip(".")
 
 
+def measured(value: object, digits: int = 3) -> str:
+    """Write a measured number; whole ones as they are, infinite ones and those that are none in words.
+
+    >>> measured(1.2112), measured(9.0), measured(float("inf")), measured(float("nan")), measured(None)
+    ('1.21', '9', '∞', 'not a number', '–')
+    """
+    if isinstance(value, Real) and not math.isfinite(value):
+        return {"inf": "∞", "-inf": "-∞"}.get(str(float(value)), "not a number")
+    number = finite(value)
+    whole = number is not None and number.is_integer() and abs(number) < 1e9
+    return count(value) if whole else significant(value, digits)
+
+
 def duration(seconds: object) -> str:
     """Write a duration with its two largest units.
 

@@ -211,6 +211,34 @@
 
   /* ---- tables ---- */
 
+  const fine = new Intl.NumberFormat("en-GB", { maximumSignificantDigits: 4 });
+  const cellText = (value) => {
+    if (value === null) return "–";
+    if (Array.isArray(value)) return value.map(cellText).join(", ");
+    if (typeof value !== "number") return String(value);
+    if (Number.isInteger(value)) return number.format(value);
+    return Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5 ? value.toExponential(3) : fine.format(value);
+  };
+
+  // Rows beyond the first wait as data until somebody wants them.
+  const fill = (table) => {
+    const source = table.dataset.rows && document.getElementById(table.dataset.rows);
+    if (!source) return;
+    for (const values of JSON.parse(source.textContent)) {
+      const row = table.tBodies[0].insertRow();
+      for (const value of values) {
+        const cell = row.insertCell();
+        cell.textContent = cellText(value);
+        if (typeof value === "number" || value === null) cell.dataset.value = value ?? "";
+      }
+    }
+    document.querySelector(`.all-rows[data-table="${table.dataset.rows}"]`)?.remove();
+    delete table.dataset.rows;
+  };
+  for (const button of document.querySelectorAll(".all-rows")) {
+    button.addEventListener("click", () => fill(document.querySelector(`table[data-rows="${button.dataset.table}"]`)));
+  }
+
   const valueOf = (row, column) => {
     const cell = row.cells[column];
     if (cell.dataset.value === undefined) return cell.textContent.trim();
@@ -228,6 +256,7 @@
       button.append(...heading.childNodes);
       heading.append(button);
       button.addEventListener("click", () => {
+        fill(table);
         const now = heading.getAttribute("aria-sort");
         const up = now ? now === "descending" : column === 0 || table.classList.contains("scores");
         headings.forEach((other) => other.removeAttribute("aria-sort"));

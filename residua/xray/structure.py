@@ -1,0 +1,81 @@
+"""The residual units of the network as a table: what the analysis `anatomy` reports.
+
+    paths = product over the trunk's units of (1 + paths through the unit's branch)      (Veit et al. 2016)
+
+A unit without units inside its branch counts 1 + 1, so K units in a row make 2^K paths.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from residua.errors import BadInput
+from residua.xray.result import Column, Result, Table
+from residua.xray.subject import Subject
+from residua.xray.units import Unit
+
+COLUMNS = (
+    Column("unit", "The module that holds the unit: its path in the network."),
+    Column("stage", "A new stage begins wherever the resolution changes; counted from 0."),
+    Column(
+        "merge", "How shortcut and branch are joined: add, concatenate, or gate (a learned factor)."
+    ),
+    Column(
+        "shortcut",
+        "What is on the way around the branch: identity; projection (one convolution or linear layer);"
+        " zero_pad; pooled; scaled (times a number); dropout; block (several layers).",
+    ),
+    Column("branch", "The layers of the branch, in order."),
+    Column("after", "Norm and activation that follow the merge."),
+    Column(
+        "order", "The name of this order of layers in He et al. 2016b, figure 4, where it has one."
+    ),
+    Column("shape", "Shape of the merged value, the batch first.", "(N, C, H, W)"),
+    Column("inside", "The unit whose branch holds this one."),
+    Column("source", "The line of code that merges."),
+)
+
+
+def structure(subject: Subject) -> Result:
+    """Return a row for each residual unit, and how many units, stages and paths there are.
+
+    Raises BadInput where there are no units, with the reason.
+    """
+    anatomy = subject.anatomy
+    if not anatomy.units:
+        raise BadInput(anatomy.reason)
+    names = [unit.name for unit in anatomy.units]
+    rows = [
+        {
+            "unit": unit.name,
+            "stage": unit.stage,
+            "merge": unit.merge,
+            "shortcut": unit.shortcut,
+            "branch": " ".join(unit.branch),
+            "after": " ".join(unit.after),
+            "order": unit.order,
+            "shape": "×".join(map(str, unit.shape)),
+            "inside": None if unit.parent is None else names[unit.parent],
+            "source": unit.source,
+        }
+        for unit in anatomy.units
+    ]
+    summary = {
+        "units": len(rows),
+        "stages": len(anatomy.stages),
+        "paths": float(paths) if (paths := count_paths(anatomy.units)) < 1e300 else str(paths),
+    }
+    notes = [anatomy.reason] if anatomy.reason else []
+    return Result("anatomy", summary, {"units": Table("Residual units", COLUMNS, rows)}, {}, notes)
+
+
+def count_paths(units: list[Unit]) -> int:
+    """Return the number of ways from input to output, nested units included."""
+    inside: dict[int | None, list[int]] = {}
+    for position, unit in enumerate(units):
+        inside.setdefault(unit.parent, []).append(position)
+
+    def paths(members: list[int]) -> int:
+        return prod(1 + paths(inside.get(units[i].index, [])) for i in members)
+
+    return paths(inside.get(None, []))
