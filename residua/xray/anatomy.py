@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -321,11 +322,16 @@ def _nest(units: list[Unit]) -> None:
 
 
 def _number_stages(units: list[Unit]) -> None:
-    """Count a new stage wherever a unit's resolution differs from the one's before."""
-    stage, size = -1, None
+    """Count a new stage wherever resolution and number of values change.
+
+    Resolution alone changes with a view (windows of a transformer), numbers alone with added maps.
+    """
+    stage, last = -1, None
     for unit in units:
-        if unit.shape[2:] != size:
-            stage, size = stage + 1, unit.shape[2:]
+        here = unit.shape[2:], prod(unit.shape)
+        if last is None or (here[0] != last[0] and here[1] != last[1]):
+            stage += 1
+        last = here
         unit.stage = stage
 
 

@@ -27,6 +27,12 @@ _SPELLINGS = {
     "get": "property",
 }
 
+# What these give does not depend on the values of the tensor that they are asked of.
+_ONLY_SHAPES = {
+    *("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor", "zeros_like", "ones_like"),
+    *("full_like", "empty_like", "rand_like", "randn_like", "randint_like"),
+}
+
 
 def record(model: nn.Module, run: Callable[[], Any], inputs: list[torch.Tensor]) -> Graph:
     """Return the graph of `run()`, which calls the model on `inputs`.
@@ -82,7 +88,8 @@ class Recorder(Calls):
         names: dict[str, bool] = {}  # of parameters (True) and buffers (False)
         inputs: list[int | None] = []
         for tensor, index in zip(read, before, strict=True):
-            inputs.append(index if index is not None and self.nodes[index].live else None)
+            alive = index is not None and self.nodes[index].live and name not in _ONLY_SHAPES
+            inputs.append(index if alive else None)
             if id(tensor) in self.names_of:
                 names[self.names_of[id(tensor)]] = id(tensor) in self.parameters
             elif index is not None and not self.nodes[index].live:
