@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from residua.xray.trace.calls import Key
 
@@ -20,6 +21,8 @@ class Node:
     parameters, buffers: names of those that it reads, also through operations on them.
     live: whether it depends on the network's input. shape, dtype: of its (first) output.
     factors: Python numbers among its arguments, such as the factor of a multiplication.
+    settings: {argument: value} of what moves or covers positions, see settings.py.
+    given: the shapes of its tensor arguments, in the order of `inputs`.
     """
 
     index: int
@@ -36,6 +39,8 @@ class Node:
     outputs: int = 1
     factors: tuple[float, ...] = ()
     in_place: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+    given: tuple[tuple[int, ...], ...] = ()
 
     @property
     def live_inputs(self) -> list[int]:

@@ -13,6 +13,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from residua.xray.trace.calls import AT_EXIT, Calls, Key
 from residua.xray.trace.graph import Graph, Node
+from residua.xray.trace.settings import settings_of
 
 _TORCH = str(Path(torch.__file__).parent)
 _HERE = str(Path(__file__).parent)
@@ -78,6 +79,7 @@ class Recorder(Calls):
         """Do the operation and note it, if tensors came out of it or one was written to."""
         read = list(tensors_of((args, kwargs)))
         before = [self._maker(tensor) for tensor in read]
+        given = tuple(tuple(tensor.shape) for tensor in read)
         result = func(*args, **kwargs)
         name = func.__name__
         made = list(tensors_of(result))
@@ -99,6 +101,8 @@ class Recorder(Calls):
         node = self._add(spelled(name), key, _source(), inputs, names, live)
         node.outputs = len(made)
         node.factors = tuple(_numbers(args, kwargs))
+        node.settings = settings_of(node.op, args, kwargs)
+        node.given = given
         node.in_place = bool(read) and any(tensor is read[0] for tensor in made)
         for tensor in made:
             self._note(node, tensor)
