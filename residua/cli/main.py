@@ -24,6 +24,7 @@ VERBS = {
     "train": "Train a network on pictures and write a report.",
     "evaluate": "Measure a trained network on its test pictures or on others.",
     "predict": "Name what pictures show, with a trained network.",
+    "xray": "Say what is wrong with a network, where, how sure, and what to change.",
     "models": "List the networks that can be built, with their sizes and papers.",
 }
 

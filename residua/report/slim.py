@@ -6,11 +6,10 @@ together stay within a budget of bytes; what was cut is said beside it.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from residua.report.html import script_json
 
 DIGITS = 5  # significant digits of a number in a figure or a table
 FIGURES = 450_000  # bytes of all figures
@@ -104,11 +103,11 @@ def slim_rows(
     plain: dict[str, list[list[Any]]] = {name: rounded(rows) for name, rows in tables.items()}
     most = max((len(rows) for rows in plain.values()), default=0)
     small = plain
-    while _bytes(small) > budget and most > FEWEST:
-        most = most * 3 // 4
+    while (size := _bytes(small)) > budget and most > FEWEST:
+        most = max(FEWEST, int(0.95 * most * budget / size))
         small = {name: rows[:most] for name, rows in plain.items()}
     return small
 
 
 def _bytes(value: Any) -> int:
-    return len(str(script_json(value)).encode())
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())

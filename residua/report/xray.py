@@ -6,7 +6,8 @@ It takes plain values (no torch): what `residua.xray.XrayReport.page` returns. A
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,8 @@ def _tiles(facts: Facts) -> list[tuple[str, str]]:
         ("stage", str(stages) if stages else ""),
         ("batch", shapes["inputs"]),
         ("outputs", shapes["outputs"]),
+        ("pictures", str(known.get("pictures") or "")),
+        ("targets", str(known.get("targets") or "")),
         ("gradient_of", str(known.get("gradient_of") or "")),
         ("effort", str(facts.get("effort") or "")),
         ("seed", str(facts["seed"]) if "seed" in facts else ""),
@@ -185,7 +188,8 @@ def _tables(analyses: Sequence[Facts], definitions: Definitions) -> dict[str, li
     """Return each analysis's tables: columns with their definitions, first rows, and the rest as data."""
     rows = {
         _identifier(a["name"], name): [
-            [row.get(column["name"]) for column in table["columns"]] for row in table["rows"]
+            [_told(column["name"], row.get(column["name"])) for column in table["columns"]]
+            for row in table["rows"]
         ]
         for a in analyses
         for name, table in (a.get("tables") or {}).items()
@@ -196,8 +200,8 @@ def _tables(analyses: Sequence[Facts], definitions: Definitions) -> dict[str, li
         for name, table in (analysis.get("tables") or {}).items():
             key = _identifier(analysis["name"], name)
             columns = [
-                (definitions.key(c["name"], c["meaning"], c.get("unit", "")), c["name"])
-                for c in table["columns"]
+                (definitions.key(c["name"], c["meaning"], c.get("unit", "")), c["name"], kind)
+                for c, kind in zip(table["columns"], _kinds(slim[key]), strict=False)
             ]
             found.setdefault(analysis["name"], []).append(
                 {
@@ -211,6 +215,18 @@ def _tables(analyses: Sequence[Facts], definitions: Definitions) -> dict[str, li
                 }
             )
     return found
+
+
+def _told(column: str, value: Any) -> Any:
+    return short_line(value) if column == "source" and isinstance(value, str) else value
+
+
+def _kinds(rows: Sequence[Sequence[Any]]) -> Iterator[str]:
+    """Yield "text" for a column whose first known value is text, else nothing; without end."""
+    for column in zip(*rows, strict=True):
+        known = next((value for value in column if value is not None), None)
+        yield "text" if isinstance(known, str) else ""
+    yield from repeat("")
 
 
 def cell(value: Any) -> str:

@@ -58,6 +58,12 @@ XRAY_DEFINITIONS: dict[str, Definition] = {
     "batch": Definition(
         "Batch", "What the network was run on: shapes, the number of samples first."
     ),
+    "pictures": Definition("Inputs", "Where the batch came from."),
+    "targets": Definition(
+        "Targets",
+        "What the loss compares the output with. Drawn at random, they stand for a task that the network"
+        " has yet to learn.",
+    ),
     "outputs": Definition("Output", "Shapes of what the network gave for the batch."),
     "gradient_of": Definition(
         "Gradients of",

@@ -102,6 +102,23 @@ class Run:
             | scores_by_class(found, classes)
         )
 
+    def sample(
+        self, n: int, data: str | Path | None = None, *, split: str | None = None, seed: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return up to n pictures, drawn by the seed, as the network sees them in evaluation.
+
+        data, split: as in `evaluate`. Returns inputs (n, C, H, W) and labels (n,), on the run's device.
+        """
+        pictures, own = self._pictures(data)
+        part = _part(pictures, split, own)[1]
+        part = part.take(np.sort(np.random.default_rng(seed).permutation(len(part))[:n]))
+        shape, device = self.card.shape, self.fabric.device
+        part.channels = shape.channels
+        store = inputs.DecodedEachTime(part, shape)
+        batch = inputs.evaluation_batches(store, part.labels, shape, len(part), device).batch(0)
+        mean, std = (t.to(device) for t in self.card.normalisation.tensors())
+        return to_input(batch.pictures, mean, std), batch.labels.to(device)
+
     def _pictures(self, data: str | Path | None) -> tuple[Pictures, bool]:
         if data is not None:
             return open_pictures(data, classes=self.card.classes), False

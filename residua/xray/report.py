@@ -114,7 +114,7 @@ class XrayReport:
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.headline}"]
         for finding in self.findings:
-            lines += ["", *_said(finding)]
+            lines += ["", *finding_lines(finding)]
         if self.not_done or self.notes:
             lines += ["", *(f"not done: {line}" for line in self.not_done), *self.notes]
         done = ", ".join(self.results) or "none"
@@ -152,7 +152,8 @@ def evidence_text(evidence: Evidence) -> str:
     return f"{text}; {evidence.law}" if evidence.law else text
 
 
-def _said(finding: Finding) -> list[str]:
+def finding_lines(finding: Finding) -> list[str]:
+    """Return a finding as lines of text: verdict, places, evidence, remedy, what the remedy changed."""
     lines = [f"{finding.severity}: {finding.what} [{finding.confidence} confidence]"]
     if finding.where:
         lines.append(f"  where: {places(finding.where)}")

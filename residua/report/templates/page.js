@@ -229,6 +229,7 @@
       for (const value of values) {
         const cell = row.insertCell();
         cell.textContent = cellText(value);
+        if (typeof value === "string") cell.className = "text";
         if (typeof value === "number" || value === null) cell.dataset.value = value ?? "";
       }
     }
