@@ -55,6 +55,11 @@ def xray(
     quick: Annotated[
         bool, typer.Option("--quick", help="Only the cheap analyses, and no remedies tried.")
     ] = False,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Learning rate of plain gradient descent, to judge its steps."),
+    ] = None,
+    momentum: Annotated[float, typer.Option(help="Momentum that goes with --lr.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Decides everything that is drawn.")] = 0,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("xray.html"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -91,6 +96,8 @@ def xray(
             seed=seed,
             rebuild=opened.rebuild_on(where),
             more_batches=examples.inputs[1:],
+            learning_rate=lr,
+            momentum=momentum,
             progress=progress,
             name=opened.name,
         )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from residua.errors import BadInput, nearest
 from residua.xray.findings import Finding
@@ -32,13 +33,13 @@ class Analysis:
     quick: bool
     function: str = ""
 
-    def run(self, subject: Subject, progress: Progress | None = None) -> Result:
-        """Measure."""
+    def run(self, subject: Subject, **known: Any) -> Result:
+        """Measure; of what is known (progress, learning_rate, ...) it gets what it takes."""
         home = self.function or self.name
         function = getattr(import_module(f"residua.xray.{home}"), home)
-        if progress is not None and "progress" in inspect.signature(function).parameters:
-            return function(subject, progress=progress)  # type: ignore[no-any-return]
-        return function(subject)  # type: ignore[no-any-return]
+        takes = inspect.signature(function).parameters
+        result: Result = function(subject, **{k: v for k, v in known.items() if k in takes})
+        return result
 
     def check(self, subject: Subject, result: Result) -> list[Finding]:
         """Judge; an analysis without verdicts has none."""
@@ -51,7 +52,12 @@ class Analysis:
         return found
 
 
-_ALL = (Analysis("anatomy", "the residual units: trunk, branch, merge, stages", True, "structure"),)
+_ALL = (
+    Analysis("anatomy", "the residual units: trunk, branch, merge, stages", True, "structure"),
+    Analysis("smoothness", "how loss and gradient change along the gradient step", True),
+    Analysis("curvature", "extreme eigenvalues of the Hessian, trace and spectrum", False),
+    Analysis("singularities", "units that are silent, alike or linearly dependent", True),
+)
 
 ANALYSES = {analysis.name: analysis for analysis in _ALL}
 

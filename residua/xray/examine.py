@@ -7,7 +7,7 @@ fails, is a line of the report and costs the others nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +38,8 @@ def xray(
     seed: int = 0,
     rebuild: Callable[[int], nn.Module] | None = None,
     more_batches: Sequence[Any] = (),
+    learning_rate: float | None = None,
+    momentum: float = 0.0,
     progress: Progress | None = None,
     name: str = "",
 ) -> XrayReport:
@@ -54,6 +56,7 @@ def xray(
         seed: decides everything that is drawn.
         rebuild: seed -> a freshly initialised twin of the model, for spreads over seeds.
         more_batches: further batches like `batch`, for intervals.
+        learning_rate, momentum: of plain gradient descent, if it is known: for bounds of stability.
         progress: is told the share that is done and what is being done.
 
     Raises:
@@ -70,9 +73,10 @@ def xray(
     report = XrayReport(subject.name, seed=seed, effort=effort, facts=facts_of(subject, output))
     tell = progress or (lambda done, what: None)
     end = REMEDIES if effort == "normal" else 1.0
+    known = {"learning_rate": learning_rate, "momentum": momentum}
     found: list[Finding] = []
     for i, analysis in enumerate(wanted):
-        found += _one(analysis, subject, report, _part(tell, i, len(wanted), end))
+        found += _one(analysis, subject, report, _part(tell, i, len(wanted), end), known)
     report.findings = ranked(found)
     report.units, report.no_units = units_of(subject)
     if effort == "normal":
@@ -80,6 +84,7 @@ def xray(
             subject,
             report.findings,
             report.results,
+            known=known,
             progress=lambda done, what: tell(end + (1 - end) * done, what),
         )
     elif any(finding.prescription for finding in report.findings):
@@ -89,13 +94,17 @@ def xray(
 
 
 def _one(
-    analysis: Analysis, subject: Subject, report: XrayReport, progress: Progress
+    analysis: Analysis,
+    subject: Subject,
+    report: XrayReport,
+    progress: Progress,
+    known: Mapping[str, Any],
 ) -> list[Finding]:
     """Run one analysis into the report and return its findings."""
     progress(0.0, analysis.name)
     began = time.perf_counter()
     try:
-        result = analysis.run(subject, progress)
+        result = analysis.run(subject, progress=progress, **known)
         report.results[analysis.name] = result
         return analysis.check(subject, result)
     except Exception as error:

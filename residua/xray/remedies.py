@@ -32,12 +32,14 @@ def measure_remedies(
     results: Mapping[str, Result],
     *,
     prescribe: Prescribe | None = None,
+    known: Mapping[str, Any] | None = None,
     progress: Callable[[float, str], None] | None = None,
 ) -> list[str]:
     """Fill `change` of the findings whose prescription can be tried; return what could not, in words.
 
-    prescribe: (model, remedy, example=inputs) -> the changed model; None: `residua.prescribe`. A remedy
-    is tried once for each analysis that asks for it, however many findings name it.
+    prescribe: (model, remedy, example=inputs) -> the changed model; None: `residua.prescribe`. known:
+    what else the analyses were given. A remedy is tried once for each analysis that asks for it, however
+    many findings name it.
     """
     apply = prescribe or _prescribe()
     if apply is None:
@@ -50,7 +52,7 @@ def measure_remedies(
         if progress is not None:
             progress(i / len(wanted), f"remedy {remedy}")
         if (remedy, analysis) not in tried:
-            tried[remedy, analysis] = _attempt(subject, remedy, analysis, apply)
+            tried[remedy, analysis] = _attempt(subject, remedy, analysis, apply, known or {})
         after = tried[remedy, analysis]
         if isinstance(after, str):
             said[f"The remedy {remedy} could not be tried on a copy: {after}"] = None
@@ -71,7 +73,9 @@ def _quantity(finding: Finding, results: Mapping[str, Result]) -> str | None:
     return next((name for name in named if _number(summary.get(name)) is not None), None)
 
 
-def _attempt(subject: Subject, remedy: str, analysis: str, prescribe: Prescribe) -> Attempt:
+def _attempt(
+    subject: Subject, remedy: str, analysis: str, prescribe: Prescribe, known: Mapping[str, Any]
+) -> Attempt:
     def changed(model: nn.Module) -> nn.Module:
         return prescribe(model, remedy, example=subject.inputs)
 
@@ -79,7 +83,7 @@ def _attempt(subject: Subject, remedy: str, analysis: str, prescribe: Prescribe)
     try:
         model = changed(copy.deepcopy(subject.model))
         twin = None if build is None else lambda seed: changed(build(seed))
-        return ANALYSES[analysis].run(replace(subject, model=model, rebuild=twin))
+        return ANALYSES[analysis].run(replace(subject, model=model, rebuild=twin), **known)
     except Exception as error:  # a remedy that fails costs its own line, not the report
         return in_one_line(error)
 
