@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 LOGARITHMIC = 10.0  # ratio of the largest to the smallest loss from which heights are logarithms
 SCALE = [[i / (STAGE_COLOURS - 1), f"var(--stage-{i})"] for i in range(STAGE_COLOURS)]
 MOST_SURFACES = 6  # that get contours of their own on the page
-RINGS = 26  # radii of the profile
+RINGS = 26  # radii of the profile, at most
 DIGITS = 5
 NORM_WORDS = {
     "frozen": "running statistics, as in evaluation, held while the weights move",
@@ -242,13 +242,14 @@ def rings(facts: LandscapeFacts) -> tuple[Array, list[Array]]:
     across, along = np.meshgrid(facts.x, facts.y)
     radius = np.hypot(across, along)
     most = min(np.abs(facts.x).max(), np.abs(facts.y).max())
-    width = most / (RINGS - 1)
+    many = min(RINGS, len(facts.x) // 2 + 1)  # a ring is no narrower than the grid
+    width = most / max(many - 1, 1)
     ring = np.where(radius <= most + width / 2, np.round(radius / width), -1).astype(int)
     means = [
-        np.array([loss[ring == k].mean() if (ring == k).any() else np.nan for k in range(RINGS)])
+        np.array([loss[ring == k].mean() if (ring == k).any() else np.nan for k in range(many)])
         for loss in facts.loss
     ]
-    return width * np.arange(RINGS), means
+    return width * np.arange(many), means
 
 
 def profile_figure(facts: LandscapeFacts) -> Figure:
