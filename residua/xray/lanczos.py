@@ -38,8 +38,8 @@ class Krylov:
     @property
     def first_product(self) -> torch.Tensor:
         """H times the start (P,), read off the recurrence: no further product is needed."""
-        more = self.rest if len(self.diagonal) == 1 else self.beside[0] * self.basis[1]
-        return self.length * (self.diagonal[0] * self.basis[0] + more)
+        more = self.rest if len(self.diagonal) == 1 else float(self.beside[0]) * self.basis[1]
+        return self.length * (float(self.diagonal[0]) * self.basis[0] + more)
 
 
 def lanczos(
@@ -52,13 +52,13 @@ def lanczos(
     length = float(start.norm())
     steps = min(steps, len(start))
     basis = start.new_empty((steps, len(start)))
-    diagonal, beside = start.new_zeros(steps, dtype=torch.float64), []
+    diagonal, beside = torch.zeros(steps, dtype=torch.float64), []  # small: kept off the device
     rest, scale = start / length, 0.0
     beta, found = 1.0, 0
     for index in range(steps):
         basis[index] = rest / rest.norm()
         rest = product(basis[index])
-        diagonal[index] = torch.dot(rest, basis[index]).double()
+        diagonal[index] = float(torch.dot(rest, basis[index]))
         found = index + 1
         for _ in range(2):
             rest = rest - (basis[:found] @ rest) @ basis[:found]
@@ -70,7 +70,7 @@ def lanczos(
             break  # what is left is rounding
         beside.append(beta)
     offs = torch.tensor(beside[: found - 1], dtype=torch.float64)
-    tridiagonal = torch.diag(diagonal[:found].cpu())
+    tridiagonal = torch.diag(diagonal[:found])
     tridiagonal += torch.diag(offs, 1) + torch.diag(offs, -1)
     values, vectors = torch.linalg.eigh(tridiagonal)
     rounding = torch.finfo(start.dtype).eps * scale  # of the products: no bound is smaller

@@ -118,9 +118,9 @@ def _measure(layer: Layer, chance: float, generator: torch.Generator) -> Row:
     row |= dict.fromkeys((c.name for c in _LAYERS if c.name not in row), None)
     if row["zero"]:
         return row
-    lengths = rows.norm(dim=2)
+    lengths = torch.linalg.vector_norm(rows, dim=2)
     row |= _elimination(lengths, inputs * taps, chance, layer.eps, "incoming", "near", "eliminated")
-    readers = layer.weight.square().sum((1, 3)).sqrt()
+    readers = torch.linalg.vector_norm(layer.weight, dim=(1, 3))
     row |= _elimination(
         readers, units * taps, chance, layer.eps, "outgoing", "near_inputs", "unread"
     )

@@ -59,7 +59,7 @@ def layers_of(model: nn.Module) -> list[Layer]:
 def scales_of(model: nn.Module) -> list[Scale]:
     """Return the learned factors of all norms."""
     return [
-        Scale(path, weight.detach().float().reshape(-1), torch.finfo(weight.dtype).eps)
+        Scale(path, _comparable(weight.detach()).reshape(-1), torch.finfo(weight.dtype).eps)
         for path, module in model.named_modules()
         if is_norm(module)
         and isinstance(weight := getattr(module, "weight", None), torch.Tensor)
@@ -97,5 +97,10 @@ def _layer(name: str, module: nn.Module, weight: torch.Tensor, bias: object) -> 
         shaped = weight.reshape(groups, units // groups, inputs, -1)
     offset = None
     if isinstance(bias, torch.Tensor) and bias.numel() == shaped.shape[0] * shaped.shape[1]:
-        offset = bias.detach().float().reshape(shaped.shape[:2])
-    return Layer(name, shaped.float(), offset, torch.finfo(weight.dtype).eps)
+        offset = _comparable(bias.detach()).reshape(shaped.shape[:2])
+    return Layer(name, _comparable(shaped), offset, torch.finfo(weight.dtype).eps)
+
+
+def _comparable(weight: torch.Tensor) -> torch.Tensor:
+    """Return weights in single precision, where double can be had: not on Apple's GPUs."""
+    return (weight.cpu() if weight.device.type == "mps" else weight).float()

@@ -291,6 +291,16 @@ def test_momentum_moves_the_bound_as_heavy_ball_does():
         assert bool(found) == ill == bool(weights.abs().max() > 1)
 
 
+def test_a_rate_too_large_is_a_warning_without_norms_and_a_note_with_them():
+    def severity(model: nn.Module) -> str:
+        subject = Subject(model, torch.randn(8, 3), torch.randint(0, 2, (8,)))
+        return check(subject, curvature(subject, learning_rate=1e4))[0].severity
+
+    torch.manual_seed(0)
+    assert severity(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))) == "warning"
+    assert severity(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))) == "note"
+
+
 def test_without_a_learning_rate_there_is_no_verdict():
     subject = bowl(torch.tensor([1e6, 1.0]))
     assert check(subject, curvature(subject)) == []

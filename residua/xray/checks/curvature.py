@@ -3,8 +3,9 @@
     largest eigenvalue > 2 (1 + m) / eta     (Cohen et al. 2021: gradient descent then diverges along it)
 
 The measured value is a lower bound of the largest eigenvalue, so a verdict never rests on an overestimate; it
-holds for gradient descent on this very batch. Networks often leave such places by themselves, towards
-flatter ones, with a few steps of high loss: a warning, not a death sentence.
+holds for gradient descent on this very batch (a mean over more samples is as sharp at most). With norms
+it is a note only: weights before a norm grow with every step, and the curvature falls with their square
+(Arora, Li & Lyu 2019, "Theoretical analysis of auto rate-tuning by batch normalization").
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from residua.xray.curvature import stability_bound
 from residua.xray.findings import Evidence, Finding
 from residua.xray.result import Result
 from residua.xray.subject import Subject
+from residua.xray.weights import is_norm
 
 
 def check(subject: Subject, result: Result) -> list[Finding]:
@@ -37,7 +39,7 @@ def check(subject: Subject, result: Result) -> list[Finding]:
     return [
         Finding(
             "sharp",
-            "warning",
+            "note" if any(is_norm(module) for module in subject.model.modules()) else "warning",
             "medium",
             f"The learning rate {rate:g} is too large for the sharpest direction of the loss: gradient"
             f" descent is unstable there above {largest_rate:.2g}.",
