@@ -205,7 +205,7 @@ def _unit(
     branch = graph.nodes[merge.branch.end]
     inside = merge.branch.inside - merge.shortcut.inside
     names = (name for i in sorted(inside) for name in graph.nodes[i].parameters)
-    shortcut = tokens(merge.shortcut.path, leaves)
+    shortcut = tokens(merge.passed.path, leaves)
     words = tokens(merge.branch.path, leaves)
     gate = None if merge.gate is None else graph.nodes[merge.gate.end]
     return Unit(
@@ -236,11 +236,9 @@ def _unit(
 
 def _shortcut_kind(words: list[str], merge: Merge, graph: Graph) -> ShortcutKind:
     weights = sum(word in WEIGHTS for word in words)
-    if merge.gate is not None:
-        return "identity"
     if weights:
         return "projection" if weights == 1 else "block"
-    before, after = graph.nodes[merge.fork].shape, graph.nodes[merge.shortcut.end].shape
+    before, after = graph.nodes[merge.fork].shape, graph.nodes[merge.passed.end].shape
     if "pad" in words or (len(before) > 1 and len(after) > 1 and after[1] > before[1]):
         return "zero_pad"
     for word, found in (("pool", "pooled"), ("scale", "scaled"), ("dropout", "dropout")):

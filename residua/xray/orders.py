@@ -6,8 +6,8 @@
     d  relu_only_preactivation   [relu conv norm relu conv norm] | add
     e  preactivation             [norm relu conv norm relu conv] | add
 
-Where shapes change, e forks after its first norm and relu, and then looks like b: such a unit takes the name
-that most other units of the network have.
+Where shapes change, e forks after its first norm and relu, and is then the same as b: such a unit takes the
+name that most other units of the network have, and e's if there are none.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def name_orders(units: Sequence[Unit]) -> None:
         unit.order = _order(unit)
         if unit.order == "unclear":
             unclear.append(unit)
-    usual = Counter(unit.order for unit in units if unit.order not in ("", "unclear"))
+    usual = Counter(unit.order for unit in units)
     for unit in unclear:
-        likely = {"preactivation", "norm_after_addition"} & set(usual)
-        unit.order = max(likely, key=lambda name: usual[name], default="")
+        both = ("preactivation", "norm_after_addition")
+        unit.order = max(both, key=lambda name: usual[name])
 
 
 def _letters(parts: Sequence[str]) -> str:
@@ -54,8 +54,8 @@ def _order(unit: Unit) -> str:
         return "relu_before_addition"
     if branch.startswith("W") and branch.endswith("N"):
         return "original" if after.startswith("A") else ""
-    if branch.startswith("W") and branch.endswith("W") and "A" in branch:
-        if before.endswith("NA") and not after.startswith("NA"):
-            return "preactivation"
-        return "unclear" if before.endswith("NA") or after.startswith("NA") else ""
+    if branch.startswith("W") and branch.endswith("W") and "A" in branch and before.endswith("NA"):
+        if unit.shortcut in ("projection", "zero_pad", "pooled", "block"):
+            return "unclear"
+        return "norm_after_addition" if after.startswith("NA") else ""
     return ""

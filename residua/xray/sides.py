@@ -42,12 +42,16 @@ class Side:
 
 @dataclass
 class Merge:
-    """A node that joins two sides of a fork; gate: an argument that is a factor on the shortcut."""
+    """A node that joins two sides of a fork.
+
+    gate: a learned factor on the shortcut; passed: what it lets pass, `shortcut` where there is none.
+    """
 
     node: Node
     fork: int
     shortcut: Side
     branch: Side
+    passed: Side
     gate: Side | None = None
     open_gate: float = 1.0
 
@@ -102,11 +106,13 @@ def _two(
         return None
     if gate is not None and node.inputs[gate] is not None:
         above = _side(graph, fork, (gate,), node)
-        return Merge(node, fork, light, heavy, above, 1.0 if light.arguments == (1,) else 0.0)
-    factor = _gate_of(graph, fork, light, node)
-    if factor is None and light.heaviest >= heavy.heaviest:
+        opened = 1.0 if light.arguments == (1,) else 0.0
+        return Merge(node, fork, light, heavy, light, above, opened)
+    parts = _gate_of(graph, fork, light, node)
+    if parts is None and light.heaviest >= heavy.heaviest:
         return None
-    return Merge(node, fork, light, heavy, factor)
+    passed, factor = parts or (light, None)
+    return Merge(node, fork, light, heavy, passed, factor)
 
 
 def _end(node: Node, argument: int) -> int:
@@ -115,8 +121,8 @@ def _end(node: Node, argument: int) -> int:
     return end
 
 
-def _gate_of(graph: Graph, fork: int, light: Side, merge: Node) -> Side | None:
-    """Return the learned factor on a shortcut: the heavier of two values whose product it is."""
+def _gate_of(graph: Graph, fork: int, light: Side, merge: Node) -> tuple[Side, Side] | None:
+    """Return the two factors of a gated shortcut: what passes, and the heavier one, the gate."""
     if len(light.arguments) == 2:
         parts = [_side(graph, fork, (a,), merge) for a in light.arguments]
     elif light.end != fork and graph.nodes[light.end].op == "mul":
@@ -128,7 +134,7 @@ def _gate_of(graph: Graph, fork: int, light: Side, merge: Node) -> Side | None:
     else:
         return None
     passed, factor = sorted(parts, key=lambda side: side.weight)
-    return factor if factor.heaviest > passed.heaviest else None
+    return (passed, factor) if factor.heaviest > passed.heaviest else None
 
 
 def _concatenation(
@@ -148,7 +154,7 @@ def _concatenation(
         branch = _side(graph, fork, (last,), node)
         if branch.heaviest > 0 and branch.lightest >= 0:
             shortcut = Side(tuple(kept), fork, 0, 0, [], frozenset())
-            return Merge(node, fork, shortcut, branch)
+            return Merge(node, fork, shortcut, branch, shortcut)
     live = [a for a in range(len(node.inputs)) if node.inputs[a] is not None]
     fork = tree.common(_end(node, a) for a in live)
     if fork == ROOT:
@@ -157,7 +163,7 @@ def _concatenation(
     light, heavy = sides[0], sides[-1]
     if light.heaviest > 0 or heavy.heaviest == 0 or len(sides) > 2:
         return None
-    return Merge(node, fork, light, heavy)
+    return Merge(node, fork, light, heavy, light)
 
 
 def _carries(graph: Graph, node: Node, argument: int) -> tuple[bool, int]:

@@ -55,7 +55,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for tensor, data, values in tensors:
                 tensor.data = data
-                if not _same_bits(data, values):
+                if not (data.is_meta or _same_bits(data, values)):
                     data.copy_(values)
         for parameter, gradient, wanted in parameters:
             parameter.requires_grad_(wanted)
@@ -64,7 +64,11 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 def _state(module: nn.Module) -> tuple[bool, dict[str, Any]]:
-    return module.training, {name: getattr(module, name).copy() for name in _DICTIONARIES}
+    members = {name: getattr(module, name) for name in _DICTIONARIES}
+    # A scripted module's parts cannot be exchanged, and are no dictionaries.
+    return module.training, {
+        name: value.copy() for name, value in members.items() if isinstance(value, (dict, set))
+    }
 
 
 def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:

@@ -35,6 +35,7 @@ class Calls(TorchFunctionMode):
         super().__init__()
         self.names = {id(module): name for name, module in model.named_modules()}
         self.entered: Counter[str] = Counter()
+        self.backward = False  # a backward pass is under way, and torch shows no mode what it runs
         self.frames: list[
             list[Any]
         ] = []  # of running modules: [path, which call, operations so far]
@@ -47,7 +48,13 @@ class Calls(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         keywords = dict(kwargs or {})
-        if not self.frames or func in _NOT_OPERATIONS:
+        if func in _BACKWARD:
+            self.backward = True
+            try:
+                return func(*args, **keywords)
+            finally:
+                self.backward = False
+        if not self.frames or func in _NOT_OPERATIONS or _counts(func, args):
             return func(*args, **keywords)
         frame = self.frames[-1]
         key = (frame[0], frame[1], frame[2])
@@ -65,6 +72,8 @@ class Calls(TorchFunctionMode):
     def _enter(self, module: nn.Module, args: Any) -> None:
         name = self.names.get(id(module))
         if name is not None:
+            if self.backward and not self.frames:  # a module that is run again (checkpointing)
+                self.__enter__()  # type: ignore[no-untyped-call]
             self.frames.append([name, self.entered[name], 0])
             self.entered[name] += 1
 
@@ -72,6 +81,8 @@ class Calls(TorchFunctionMode):
         if id(module) not in self.names or not self.frames:
             return None
         name, call, _ = self.frames.pop()
+        if self.backward and not self.frames:
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         return self.leave((name, call, AT_EXIT), module, args, output)
 
     @contextmanager
@@ -91,13 +102,22 @@ class Calls(TorchFunctionMode):
             yield
 
 
+def _counts(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    """Say whether a norm counts its batches, which it does in training alone: no operation of the network."""
+    if func not in (torch.Tensor.add_, torch.Tensor.__iadd__):
+        return False
+    total = args[0]
+    return total.dim() == 0 and not total.is_floating_point()
+
+
 def _getter(name: str) -> Any:
     return getattr(torch.Tensor, name).__get__
 
 
 _NOT_OPERATIONS = {
     _getter(name) for name in ("shape", "dtype", "device", "requires_grad", "grad_fn", "is_nested")
-} | {torch.Tensor.dim, torch.Tensor.size, torch.Tensor.backward}
+} | {torch.Tensor.dim, torch.Tensor.size}
+_BACKWARD = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward}
 
 
 @contextmanager

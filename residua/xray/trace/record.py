@@ -115,7 +115,7 @@ class Recorder(Calls):
     def leave(self, key: Key, module: nn.Module, args: Any, output: Any) -> Any:
         """Where a module gives a value that no operation was seen to make, the module made it."""
         for tensor in tensors_of(output):
-            if self._maker(tensor) is None and id(tensor) not in self.names_of:
+            if self.made.get(tensor) is None and id(tensor) not in self.names_of:
                 inputs: list[int | None] = []
                 for t in tensors_of(args):
                     index = self._maker(t)
