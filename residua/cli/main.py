@@ -25,6 +25,7 @@ VERBS = {
     "evaluate": "Measure a trained network on its test pictures or on others.",
     "predict": "Name what pictures show, with a trained network.",
     "xray": "Say what is wrong with a network, where, how sure, and what to change.",
+    "landscape": "Draw the loss around a trained network: planes and lines in the space of its weights.",
     "models": "List the networks that can be built, with their sizes and papers.",
 }
 
