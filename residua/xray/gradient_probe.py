@@ -71,19 +71,16 @@ class Probe:
                 value.register_hook(partial(add, index))  # type: ignore[no-untyped-call]
             return value
 
-        leaves, inputs = _leaves(subject.inputs)
-        context = self.norms.note() if self.norms is not None else nullcontext()
-        with self._reached(watch), context:
-            output = subject.forward(inputs)
-        if not leaves:  # whole numbers: the gradient begins at what is looked up for them
-            raise BadInput(
-                "the inputs are whole numbers: there is no gradient with respect to them"
-            )
+        leaves, output = self._forward(watch)
+        weights = [p for p in subject.model.parameters() if p.requires_grad]
         for draw in range(DRAWS[subject.effort]):
             scalar = mixture(output, subject.samples, subject.seed + draw)
-            found = torch.autograd.grad(scalar, leaves, retain_graph=True, allow_unused=True)
-            gradients = [g for g in found if g is not None]
-            add(-1, joined(gradients))
+            found = torch.autograd.grad(
+                scalar, leaves or weights, retain_graph=True, allow_unused=True
+            )
+            gradients = [g for g in found if g is not None] if leaves else []
+            if gradients:
+                add(-1, joined(gradients))
             self.first = self.first or gradients
         return {i: (total / counts[i]).double().cpu().numpy() for i, total in sums.items()}
 

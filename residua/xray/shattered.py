@@ -2,7 +2,7 @@
 
     by depth      R = mean over pairs of samples of cosine(g, g'), g the gradient at the input and each unit
     along lines   autocorrelation of g over t in x + t (x' - x), against white and brown noise
-    near          cosine of g at x and at x + t (x' - x) for t = 1/1000 and 1/10, against the laws
+    near          cosine of g at x and at x + t (x' - x) for t = 1/1000 (and 1/10), against the laws
 
 Balduzzi et al. 2017, "The shattered gradients problem"; Prince, Understanding Deep Learning, section 11.1.1.
 The laws, published and arc-cosine, are in residua.xray.laws.correlation.
@@ -50,9 +50,9 @@ Progress = Callable[[float, str], None]
 
 LINES = {"quick": (1, 0), "normal": (2, 1)}  # between two samples; along a random direction
 POINTS = {"quick": 6, "normal": 12}  # of a line
-NEAR = {"quick": 4, "normal": 8}  # samples that are moved a little
-RESOLVED = (0.02, 0.4)  # of `least`
-SHIFTS = (1e-3, 1e-1)  # of the way to another sample
+NEAR = 8  # samples that are moved a little
+RESOLVED = (0.05, 0.4)  # of `least`
+SHIFTS = {"quick": (1e-3,), "normal": (1e-3, 1e-1)}  # of the way to another sample
 
 _DEPTH = [
     Column(
@@ -155,11 +155,11 @@ def shattered(
 def _near(probe: Probe, norms: bool) -> Iterator[tuple[float, float, Estimate]]:
     """Yield shift, correlation of the inputs and cosine of the gradients of samples moved a little."""
     subject = probe.subject
-    count = min(NEAR[subject.effort], subject.samples)
+    count = min(NEAR, subject.samples)
     start = torch.arange(count)
     end = (start + 1) % subject.samples
     before = rows(joined([g[:count] for g in probe.first]))
-    for shift in SHIFTS:
+    for shift in SHIFTS[subject.effort]:
         moved = between(subject.inputs, start, end, torch.full((count,), shift))
         after = rows(joined(probe.at(moved)))
         cosine = (before * after).sum(1).double().cpu().numpy()
