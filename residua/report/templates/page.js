@@ -145,7 +145,8 @@
     const source = JSON.parse(document.getElementById(plot.dataset.figure).textContent);
     const width = plot.clientWidth;
     const figure = source.kind === "confusion" ? confusionFigure(source, width) : timeFigure(source);
-    const common = merged(baseLayout(), { xaxis: axis(), yaxis: axis() });
+    const axes = ["xaxis", "yaxis", ...Object.keys(figure.layout).filter((key) => /^[xy]axis\d+$/.test(key))];
+    const common = merged(baseLayout(), Object.fromEntries(axes.map((key) => [key, axis()])));
     const layout = resolved(merged(common, figure.layout));
     layout.height = figure.square ? Math.min(width, 720) : figure.height;
     layout.width = width;
