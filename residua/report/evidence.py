@@ -33,6 +33,8 @@ def dot_and_interval(evidence: Mapping[str, Any]) -> dict[str, Any] | None:
     known = [value for value in numbers.values() if value is not None]
     if numbers["measured"] is None or len(set(known)) < 2:
         return None
+    if math.isinf(max(known) - min(known)):  # beyond what a float can tell apart
+        return None
     logarithmic = min(known) > 0 and max(known) / min(known) > SPREAD
     first, last = (math.log(v) if logarithmic else v for v in (min(known), max(known)))
 

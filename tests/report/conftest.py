@@ -68,6 +68,11 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="session")
+def parse() -> type[Page]:
+    return Page
+
+
+@pytest.fixture(scope="session")
 def example() -> ModuleType:
     """The generator of example reports beside this file."""
     path = Path(__file__).with_name("example.py")
