@@ -172,7 +172,7 @@ def _random_facts(runs: Sequence[Krylov], extreme: Krylov) -> dict[str, Any]:
         "trace_error": error,
         "trace_interval": estimate.interval,
         "negative_share": below.value,
-        "negative_share_interval": below.interval,
+        "negative_share_interval": (max(0.0, below.low), min(1.0, below.high)),
     }
 
 

@@ -17,6 +17,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from residua.errors import BadInput
+from residua.nn.recompute import nothing_recomputed
 from residua.xray.subject import Subject
 
 Batch = tuple[Any, Any]  # inputs, targets
@@ -61,7 +62,8 @@ class Objective:
     def value(self, index: int) -> torch.Tensor:
         """Return the loss of one batch, with its graph."""
         torch.manual_seed(self.seed)
-        with sdpa_kernel(SDPBackend.MATH):  # fused attention cannot be differentiated twice
+        # fused attention cannot be differentiated twice, nor can what is computed again in a backward pass
+        with sdpa_kernel(SDPBackend.MATH), nothing_recomputed():
             return self.subjects[index].scalar(self.subjects[index].forward())
 
     def gradient(self, index: int) -> tuple[float, torch.Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import residua
 from residua.errors import BadInput, ResiduaError
 from residua.xray.checks.curvature import check
 from residua.xray.curvature import curvature, stability_bound
@@ -178,6 +179,16 @@ def test_attention_can_be_differentiated_twice():
     torch.manual_seed(0)
     facts = curvature(Subject(Attend(), torch.randn(2, 1, 3, 4)), steps=2).summary
     assert facts["method"] == "exact" and facts["largest"] > 0
+
+
+def test_networks_that_recompute_have_the_curvature_of_those_that_do_not():
+    def largest(**options: object) -> float:
+        torch.manual_seed(0)
+        model = residua.create_model("densenet40_12_cifar", num_classes=3, **options)
+        subject = Subject(model, torch.randn(3, 3, 8, 8), torch.tensor([0, 1, 2]))
+        return float(curvature(subject, steps=1).summary["largest"])
+
+    assert largest(memory_efficient=True) == pytest.approx(largest(), rel=1e-4)
 
 
 def test_half_precision_is_measured_in_single_and_comes_back():
