@@ -15,7 +15,8 @@ the line is left in, as the chapter's figure does; `centred` takes it off.
 statistics: "detached" (the default; norms use the batch's mean and variance, which the lines keep, and the
 network is one function of each sample), "running" (those kept in training), or "batch" (as in training: the
 norm then takes the batch's mean off the gradient, so that gradients of different samples are pushed apart
-whatever the network does: the cosines have a mean near -1/(N-1), and lines are norms' batches of their own).
+whatever the network does: the cosines have a mean near -1/(N-1); lines are batches of their own, and what
+moves alone, "near", has no batch and is left out).
 
 A scalar input to a network without biases or norms cannot shatter: the network is linear on either side of 0.
 
@@ -133,7 +134,8 @@ def shattered(
         by_depth = probe.by_depth()
         reason = why_no_line(subject.inputs)
         if not reason:
-            near = [] if subject.samples < 2 else list(_near(probe, norms))
+            alone = subject.samples < 2 or (norms and statistics == "batch")
+            near = [] if alone else list(_near(probe, norms))
             tell(0.5, "gradients along lines")
             lines = list(_lines(probe, points, centred))
     c = _correlation(subject.inputs, norms) if not reason else 0.0

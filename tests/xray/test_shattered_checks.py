@@ -32,6 +32,14 @@ def test_sixty_plain_BN_layers_are_shattered_and_their_residual_twin_is_not(seed
     assert findings(mlp(60, "residual", norm=True, width=256), x, seed) == []
 
 
+def test_statistics_of_the_batch_are_not_judged_by_laws_for_fixed_ones() -> None:
+    torch.manual_seed(0)
+    subject = Subject(mlp(60, "plain", norm=True, width=64), torch.randn(16, 64), effort="quick")
+    result = shattered(subject, statistics="batch")
+    assert len(result.tables["near"]) == 0
+    assert check(subject, result) == []
+
+
 def test_without_norms_sixty_plain_layers_are_not_shattered() -> None:
     """Bias-free and not centred, inputs become alike: the arc-cosine law, and the reason of figure 11.3."""
     torch.manual_seed(0)
