@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     )
     from residua.training.api import open_run, train
     from residua.xray.anatomy import anatomy
+    from residua.xray.prescribe import prescribe
     from residua.xray.examine import xray
 
     __version__: str
@@ -29,6 +30,7 @@ __all__ = [
     "list_models",
     "load_weights",
     "open_run",
+    "prescribe",
     "timm_state_dict",
     "torchvision_state_dict",
     "train",
@@ -37,6 +39,7 @@ __all__ = [
 
 _HOMES = {
     "anatomy": "residua.xray.anatomy",
+    "prescribe": "residua.xray.prescribe",
     "create_model": "residua.models",
     "list_models": "residua.models",
     "load_weights": "residua.models.weights",
