@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     )
     from residua.training.api import open_run, train
     from residua.xray.anatomy import anatomy
-    from residua.xray.prescribe import prescribe
     from residua.xray.examine import xray
+    from residua.xray.prescribe import prescribe
 
     __version__: str
 
@@ -39,13 +39,13 @@ __all__ = [
 
 _HOMES = {
     "anatomy": "residua.xray.anatomy",
-    "prescribe": "residua.xray.prescribe",
     "create_model": "residua.models",
     "list_models": "residua.models",
     "load_weights": "residua.models.weights",
     "timm_state_dict": "residua.models.weights",
     "torchvision_state_dict": "residua.models.weights",
     "open_run": "residua.training.api",
+    "prescribe": "residua.xray.prescribe",
     "train": "residua.training.api",
 }
 
