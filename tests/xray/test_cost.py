@@ -46,27 +46,15 @@ def on_meta(name: str, **options) -> tuple[nn.Module, torch.Tensor]:
 
 # --- multiply-adds
 
-NAMES = (
-    "resnet18",
-    "resnet50d",
-    "densenet121",
-    "vgg16_bn",
-    "seresnet50",
-    "resnext50_32x4d",
-    "alexnet",
-)
+NAMES = ("resnet18", "vgg16_bn", "seresnet50", "resnext50_32x4d", "alexnet", "resnetv2_50")
 SMALL = (
-    "resnet20_cifar",
-    "nf_resnet20_cifar",
-    "highway19_cifar",
-    "wrn16_4_cifar",
-    "fixup_resnet20_cifar",
+    *("resnet20_cifar", "nf_resnet20_cifar", "highway19_cifar", "wrn16_4_cifar"),
+    *("fixup_resnet20_cifar", "shake_shake26_2x32d_cifar"),
 )
+LARGE = tuple(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50d", "densenet121"))
 
 
-@pytest.mark.parametrize(
-    "name", [*NAMES, *SMALL, *LARGE, "shake_shake26_2x32d_cifar", "resnetv2_50"]
-)
+@pytest.mark.parametrize("name", [*NAMES, *SMALL, *LARGE])
 def test_multiply_adds_are_those_of_the_record(name):
     model, x = on_meta(name)
     assert adds(model, x) == known(name).multiply_adds
