@@ -20,7 +20,8 @@ moves alone, "near", has no batch and is left out).
 
 A scalar input to a network without biases or norms cannot shatter: the network is linear on either side of 0.
 
-Cost: in training steps on the batch about 1.5 (quick) and 6 (normal).
+Cost: in training steps on the batch about 1.5 (quick; of a plain network, which is judged near samples,
+2) and 6.5 (normal).
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ Progress = Callable[[float, str], None]
 LINES = {"quick": (1, 0), "normal": (2, 1)}  # between two samples; along a random direction
 POINTS = {"quick": 6, "normal": 12}  # of a line
 NEAR = 8  # samples that are moved a little
+PLAIN_SHARE = 0.75  # of all activations on the shortest way: more, and the network is a plain one
 RESOLVED = (0.05, 0.4)  # of `least`
 SHIFTS = {"quick": (1e-3,), "normal": (1e-3, 1e-1)}  # of the way to another sample
 
@@ -135,7 +137,8 @@ def shattered(
         reason = why_no_line(subject.inputs)
         if not reason:
             alone = subject.samples < 2 or (norms and statistics == "batch")
-            near = [] if alone else list(_near(probe, norms))
+            judged = subject.effort == "normal" or acts_plain(depths.get(0, Depths()))
+            near = [] if alone or not judged else list(_near(probe, norms))
             tell(0.5, "gradients along lines")
             lines = list(_lines(probe, points, centred))
     c = _correlation(subject.inputs, norms) if not reason else 0.0
@@ -291,6 +294,11 @@ def _summary(
         "share_of_law": min(shares, default=None),
         "cannot_shatter": _cannot_shatter(subject, norms),
     }
+
+
+def acts_plain(depths: Depths) -> bool:
+    """Say whether the shortest way through passes nearly every activation: shortcuts do little."""
+    return depths.most > 0 and depths.fewest >= PLAIN_SHARE * depths.most
 
 
 def resolved(depth: Table) -> list[dict[str, Any]]:

@@ -20,12 +20,12 @@ from __future__ import annotations
 from typing import Any
 
 from residua.xray.findings import Evidence, Finding
+from residua.xray.nonlinear_depth import Depths
 from residua.xray.result import Result
-from residua.xray.shattered import resolved
+from residua.xray.shattered import acts_plain, resolved
 from residua.xray.subject import Subject
 
 TOLERANCE = 0.5  # of the law, below which the whole interval must lie
-PLAIN_SHARE = 0.75  # of all activations on the shortest way: more, and shortcuts do nothing
 CLOSE = 1e-3  # of the way to another sample
 LEAST_PLACES = 2
 
@@ -35,7 +35,7 @@ def check(subject: Subject, result: Result) -> list[Finding]:
     summary = result.summary
     if summary["batch_norms"] and summary["statistics"] == "batch":
         return []  # the laws are for gradients from which the batch's mean is not taken off
-    if summary["most"] and summary["fewest"] >= PLAIN_SHARE * summary["most"]:
+    if acts_plain(Depths(summary["fewest"], summary["most"])):
         return _close(result)
     return _drowned(subject, result)
 
