@@ -347,6 +347,15 @@ def test_a_unit_that_takes_most_of_the_memory_is_named_and_equal_ones_are_not():
     assert findings(Chain([8] * 5), x) == []
 
 
+def test_a_unit_is_slow_only_if_it_is_in_three_passes_or_more():
+    subject = Subject(Chain([4] * 4), torch.randn(2, 4, 8, 8))
+    for repeats, names in ((2, []), (3, ["heavy_unit"])):
+        result = cost(subject, repeats=repeats)
+        row = next(row for row in result.tables["parts"].rows if row["unit"])
+        row |= {"time_share_low": 0.6, "time_share": 0.7, "time_share_high": 0.8}
+        assert [f.check for f in check(subject, result)] == names
+
+
 def test_pixels_that_no_output_sees_are_found_and_those_behind_a_kernel_are_not():
     def net(kernel: int) -> nn.Module:
         return nn.Sequential(

@@ -16,6 +16,9 @@ from residua.xray.subject import Subject
 
 MOST = 0.5  # of the whole: halving this unit alone is worth more than all the others
 FEWEST_UNITS = 4  # below, one of them takes half without being unusual
+FEWEST_PASSES = (
+    3  # in all of which a unit takes over half of the time: one may be a hiccup of the machine
+)
 
 
 def check(subject: Subject, result: Result) -> list[Finding]:
@@ -41,7 +44,8 @@ def _heavy(result: Result) -> list[Finding]:
             over=f"passes, {result.summary['machine']}",
         )
         heavy = [memory] if row["kept_share"] > MOST else []
-        heavy += [time] if row["time_share_low"] > MOST else []
+        slow = time.n >= FEWEST_PASSES and row["time_share_low"] > MOST
+        heavy += [time] if slow else []
         if heavy:
             found.append(
                 Finding(
