@@ -46,10 +46,10 @@ class Hessian:
     def __call__(self, vector: torch.Tensor) -> torch.Tensor:
         """Return H v, both (P,)."""
         self.products += 1
-        total = torch.zeros_like(vector)
-        for index in range(len(self.objective)):
-            total += self._product(index, vector) / len(self.objective)
-        return total
+        total = self._product(0, vector)
+        for index in range(1, len(self.objective)):
+            total += self._product(index, vector)
+        return total if len(self.objective) == 1 else total.div_(len(self.objective))
 
     def _product(self, index: int, vector: torch.Tensor) -> torch.Tensor:
         if self.method == "exact":

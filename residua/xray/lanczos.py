@@ -56,12 +56,12 @@ def lanczos(
     rest, scale = start / length, 0.0
     beta, found = 1.0, 0
     for index in range(steps):
-        basis[index] = rest / rest.norm()
+        torch.div(rest, rest.norm(), out=basis[index])
         rest = product(basis[index])
         diagonal[index] = float(torch.dot(rest, basis[index]))
         found = index + 1
         for _ in range(2):
-            rest = rest - (basis[:found] @ rest) @ basis[:found]
+            rest = torch.addmv(rest, basis[:found].T, basis[:found] @ rest, alpha=-1)
         beta = float(rest.norm())
         scale = max(scale, abs(float(diagonal[index])), beta)
         if tick is not None:
