@@ -52,6 +52,7 @@ class Probe:
         self.subject = subject
         self.norms = FrozenNorms() if statistics == "detached" else None
         self.places = _places(subject)
+        self.lost = ""  # why the places inside could not be reached
         self.first: list[
             torch.Tensor
         ] = []  # of each input tensor, the gradient of the first mixture
@@ -98,11 +99,12 @@ class Probe:
         """Run the batch; where the network is not the one that was recorded, without its places."""
         leaves, inputs = _leaves(self.subject.inputs)
         try:
-            with self._reached(watch), self._noted():
+            with self._noted(), self._reached(watch):  # the norms' arithmetic is no operation of it
                 return leaves, self.subject.forward(inputs)
-        except BadInput:
+        except BadInput as error:
             if len(self.places) < 2:
                 raise
+            self.lost = str(error)
             del self.places[1:]
             return self._forward(watch)
 

@@ -153,6 +153,8 @@ def shattered(
         result.summary |= _line_summary(result, len(lines), points)
         result.figures["lines"] = line_figure(result.tables["lines"])
     result.figures["depth"] = depth_figure(result.tables["depth"])
+    if probe.lost:
+        result.notes.append(f"Gradients were taken at the input only: {probe.lost}.")
     result.notes += _notes(subject, result.summary, centred)
     return result
 

@@ -23,6 +23,7 @@ from residua.xray.lines import between, random_line, why_no_line
 from residua.xray.nonlinear_depth import depths_after
 from residua.xray.result import Result
 from residua.xray.shattered import shattered
+from tests.xray.foreign import FunctionalNet
 
 WIDTH = 128
 
@@ -177,6 +178,30 @@ class _Words(nn.Module):
 
     def forward(self, words: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"scores": self.body(self.embed(words).mean(1))}
+
+
+def test_norms_written_as_functions_are_no_hindrance() -> None:
+    torch.manual_seed(0)
+    table = measured(FunctionalNet(), torch.randn(4, 3, 8, 8)).tables["depth"]
+    assert table["place"] == ["input", "blocks.0", "blocks.1", "blocks.2"]
+
+
+class _TwoWays(nn.Module):
+    """In training it takes another way than in evaluation, in which its operations were recorded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.tanh(x) if self.training else x
+        return x + torch.relu(self.layer(x))
+
+
+def test_a_network_that_takes_another_way_is_compared_at_the_input_and_the_result_says_so() -> None:
+    result = measured(_TwoWays(), torch.randn(4, 8))
+    assert result.tables["depth"]["place"] == ["input"]
+    assert any("another way" in note for note in result.notes)
 
 
 def test_whole_numbers_are_compared_at_the_units_alone() -> None:
