@@ -54,6 +54,11 @@ class Analysis:
 
 _ALL = (
     Analysis("anatomy", "the residual units: trunk, branch, merge, stages", True, "structure"),
+    Analysis("signal", "size of values and gradients by depth, and the law they follow", True),
+    Analysis(
+        "shattered", "whether the gradients of two inputs still have anything in common", False
+    ),
+    Analysis("activations", "channels that are dead, always on or saturated", True),
     Analysis("smoothness", "how loss and gradient change along the gradient step", True),
     Analysis("curvature", "extreme eigenvalues of the Hessian, trace and spectrum", False),
     Analysis("singularities", "units that are silent, alike or linearly dependent", True),
