@@ -17,7 +17,8 @@ inputs. A bias-free network makes its inputs more alike as they go, which the ar
 Centred, each layer's mean over the inputs is taken off: f <- (f - 1/pi) / (1 - 1/pi), and the branch's size
 g is 1 - 1/pi in place of 1. Two inputs with c = 0 then keep c = 0 and p = 1/2, so the published laws
 2^-L and (3/4)^L are exact at any depth; not centred, they are exact at L = 1 only, c tends to 1, and R of
-the plain network falls like 1/L^3 in place of 2^-L. This is why centring, or batch norm, is what shatters.
+the plain network falls like 1/L^3 in place of 2^-L. This is why centring, or batch norm, is what shatters:
+it drives close inputs apart, 1 - c <- (1 - c) pi / (pi - 1), where without it they close up.
 A residual branch here holds one ReLU.
 """
 
