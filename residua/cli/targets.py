@@ -129,7 +129,9 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
         if not equals or not key.strip().isidentifier():
             raise BadInput(f"--set {setting}: expected option=value")
         try:
-            found[key.strip()] = yaml.safe_load(value)
+            # YAML reads 1e-3 as text, which nobody means by it
+            number = re.fullmatch(r"[-+]?\d+e[-+]?\d+", value.strip(), re.IGNORECASE)
+            found[key.strip()] = float(value) if number else yaml.safe_load(value)
         except yaml.YAMLError:
             raise BadInput(f"--set {setting}: the value cannot be read") from None
     return found
