@@ -94,11 +94,12 @@ def lesions(
 
 
 def usual_statistics(model: nn.Module) -> Statistics:
-    """Return "running", or "batch" where running averages are still those of a fresh network."""
-    counts = [
-        count for name, count in model.named_buffers() if name.endswith("num_batches_tracked")
-    ]
-    return "batch" if counts and not any(bool(count) for count in counts) else "running"
+    """Return "running", or "batch" where running averages are still those of a fresh network: 0 and 1."""
+    fresh = {"running_mean": 0.0, "running_var": 1.0}
+    found = [(name.rsplit(".", 1)[-1], buffer) for name, buffer in model.named_buffers()]
+    averages = [(buffer, fresh[name]) for name, buffer in found if name in fresh]
+    moved = any(bool((buffer != start).any()) for buffer, start in averages)
+    return "batch" if averages and not moved else "running"
 
 
 @dataclass
