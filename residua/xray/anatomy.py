@@ -166,12 +166,13 @@ def find_anatomy(subject: Subject) -> Anatomy:
 
     Raises BadInput with one line where the model cannot be run on the batch.
     """
-    from residua.xray.subject import tensors_in
+    from residua.xray.subject import copied, tensors_in
 
     model = subject.model
     with subject.running("running"):
         try:
-            graph = record(model, subject.forward, tensors_in(subject.inputs))
+            inputs = copied(subject.inputs)
+            graph = record(model, lambda: subject.forward(inputs), tensors_in(inputs))
         except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
             line = " ".join(str(error).split())
             raise BadInput(

@@ -11,36 +11,29 @@ module's mode.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.overrides import TorchFunctionMode
+
+from residua.xray.modes import LastingMode
 
 Statistics = Literal["batch", "detached", "running"]
 
 
-class _BatchNormCalls(TorchFunctionMode):
+class _BatchNormCalls(LastingMode):
     """Rewrite calls of F.batch_norm."""
 
     def __init__(self, detached: bool) -> None:
         super().__init__()
         self.detached = detached
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func is F.batch_norm:
-            return self._norm(*args, **kwargs)
-        return func(*args, **kwargs)
+    def see(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Do the operation, batch norm on the statistics that are wanted."""
+        return self._norm(*args, **kwargs) if func is F.batch_norm else func(*args, **kwargs)
 
     def _norm(
         self,
@@ -78,7 +71,7 @@ def norm_statistics(model: nn.Module, statistics: Statistics) -> Iterator[None]:
     for module in model.modules():
         if not _is_random(module):
             module.training = True
-    with _BatchNormCalls(detached=statistics == "detached"):
+    with _BatchNormCalls(detached=statistics == "detached").lasting():
         yield
 
 

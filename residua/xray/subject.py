@@ -76,8 +76,8 @@ class Subject:
             yield self.model
 
     def forward(self, inputs: Any = None) -> Any:
-        """Run the model once on the batch, or on other inputs."""
-        inputs = self.inputs if inputs is None else inputs
+        """Run the model once on a copy of the batch (it may write to it), or on other inputs."""
+        inputs = copied(self.inputs) if inputs is None else inputs
         if isinstance(inputs, Mapping):
             return self.model(**inputs)
         return self.model(*inputs) if isinstance(inputs, (tuple, list)) else self.model(inputs)
@@ -136,6 +136,15 @@ def _all_tensors(value: Any) -> Iterator[torch.Tensor]:
     elif hasattr(value, "__dataclass_fields__"):
         for name in value.__dataclass_fields__:
             yield from _all_tensors(getattr(value, name))
+
+
+def copied(value: Any) -> Any:
+    """Return an input with its tensors copied."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, Mapping):
+        return {key: copied(item) for key, item in value.items()}
+    return type(value)(map(copied, value)) if isinstance(value, (tuple, list)) else value
 
 
 @contextmanager

@@ -386,3 +386,34 @@ def test_statistics_of_a_functional_norm_follow_the_policy() -> None:
     torch.testing.assert_close(outputs["batch"], outputs["detached"], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(outputs["batch"], outputs["running"])
     assert torch.equal(block.m, torch.zeros(4))
+
+
+class CheckpointedNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return checkpoint(self.body, x, use_reentrant=False)
+
+
+@pytest.mark.parametrize("statistics", ["batch", "detached", "running"])
+def test_the_policy_holds_in_what_a_backward_pass_runs_again(statistics: str) -> None:
+    model = CheckpointedNorm()
+    subject, gradients = Subject(model, torch.randn(PICTURE)), []
+    for run in (subject.forward, lambda: model.body(subject.inputs)):
+        with subject.running(statistics):
+            gradients.append(torch.autograd.grad(run().square().sum(), model.body[0].weight)[0])
+    torch.testing.assert_close(*gradients)
+    assert torch.equal(model.body[1].running_mean, torch.zeros(4))
+
+
+def test_a_model_that_writes_to_its_input_does_not_write_to_the_batch() -> None:
+    class Writes(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mul_(2)
+
+    x = torch.ones(2, 4)
+    subject = Subject(Writes(), x)
+    assert subject.anatomy.units == [] and torch.equal(subject.forward(), 2 * x)
+    assert torch.equal(x, torch.ones(2, 4))

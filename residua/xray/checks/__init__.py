@@ -1,0 +1,1 @@
+"""The verdicts: one file an analysis, each judging what that analysis measured."""

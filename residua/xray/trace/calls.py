@@ -10,7 +10,7 @@ control flow takes is the path that is seen.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -20,46 +20,33 @@ from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
-from torch.overrides import TorchFunctionMode
 
 from residua.nn.recompute import nothing_recomputed
+from residua.xray.modes import LastingMode
 
 Key = tuple[str, int, int]
 AT_EXIT = -1  # the third part of a key: the value that a module returned
 
 
-class Calls(TorchFunctionMode):
+class Calls(LastingMode):
     """Number the torch functions that are called while a module of the model runs."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.names = {id(module): name for name, module in model.named_modules()}
         self.entered: Counter[str] = Counter()
-        self.backward = False  # a backward pass is under way, and torch shows no mode what it runs
         self.frames: list[
             list[Any]
         ] = []  # of running modules: [path, which call, operations so far]
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        keywords = dict(kwargs or {})
-        if func in _BACKWARD:
-            self.backward = True
-            try:
-                return func(*args, **keywords)
-            finally:
-                self.backward = False
+    def see(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Give the operation its key."""
         if not self.frames or func in _NOT_OPERATIONS or _counts(func, args):
-            return func(*args, **keywords)
+            return func(*args, **kwargs)
         frame = self.frames[-1]
         key = (frame[0], frame[1], frame[2])
         frame[2] += 1
-        return self.call(key, func, args, keywords)
+        return self.call(key, func, args, kwargs)
 
     def call(self, key: Key, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """Do the operation; what a subclass adds to it."""
@@ -72,8 +59,6 @@ class Calls(TorchFunctionMode):
     def _enter(self, module: nn.Module, args: Any) -> None:
         name = self.names.get(id(module))
         if name is not None:
-            if self.backward and not self.frames:  # a module that is run again (checkpointing)
-                self.__enter__()  # type: ignore[no-untyped-call]
             self.frames.append([name, self.entered[name], 0])
             self.entered[name] += 1
 
@@ -81,8 +66,6 @@ class Calls(TorchFunctionMode):
         if id(module) not in self.names or not self.frames:
             return None
         name, call, _ = self.frames.pop()
-        if self.backward and not self.frames:
-            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         return self.leave((name, call, AT_EXIT), module, args, output)
 
     @contextmanager
@@ -98,7 +81,7 @@ class Calls(TorchFunctionMode):
                 stack.callback(handle.remove)
             stack.enter_context(_whole_layers())
             stack.enter_context(nothing_recomputed())
-            stack.enter_context(self)
+            stack.enter_context(self.lasting())
             yield
 
 
@@ -117,7 +100,6 @@ def _getter(name: str) -> Any:
 _NOT_OPERATIONS = {
     _getter(name) for name in ("shape", "dtype", "device", "requires_grad", "grad_fn", "is_nested")
 } | {torch.Tensor.dim, torch.Tensor.size}
-_BACKWARD = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward}
 
 
 @contextmanager

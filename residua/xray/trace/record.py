@@ -16,7 +16,7 @@ from residua.xray.trace.graph import Graph, Node
 from residua.xray.trace.settings import settings_of
 
 _TORCH = str(Path(torch.__file__).parent)
-_HERE = str(Path(__file__).parent)
+_HERE = str(Path(__file__).parents[1])
 _SPELLINGS = {
     "concat": "cat",
     "concatenate": "cat",
