@@ -75,6 +75,7 @@ def landscape(
     from residua.cli.share import share_bar
     from residua.training.api import open_run
     from residua.xray.landscape import landscape as measure
+    from residua.xray.landscape.storage import ranks
 
     opened = open_run(run)
     opened.device = device
@@ -84,7 +85,7 @@ def landscape(
         split = "train"
     inputs, targets = opened.sample(pictures, data, split=split, seed=seed)
     folder = out or (run if run.is_dir() else run.parent) / "landscape"
-    with share_bar(quiet=as_json) as progress:
+    with share_bar(quiet=as_json or ranks()[0] > 0) as progress:
         found = measure(
             opened.model.to(inputs.device),
             list(zip(split_of(inputs, batch), split_of(targets, batch), strict=True)),

@@ -225,7 +225,7 @@ def contour_figure(facts: LandscapeFacts, pair: int) -> Figure:
         data.append(_dots(ends[:, 0], ends[:, 1], "lines+markers", line=line, marker=marker))
     layout = {
         "xaxis": {"title": {"text": "along d₁"}, "constrain": "domain"},
-        "yaxis": {"title": {"text": "along d₂"}, "scaleanchor": "x"},
+        "yaxis": {"title": {"text": "along d₂"}, "scaleanchor": "x", "constrain": "domain"},
         "showlegend": False,
     }
     label = f"Contours of the loss, pair {pair} of directions"
