@@ -26,7 +26,7 @@ from residua.errors import BadInput, ResiduaError
 
 FLUSH_SECONDS = 5.0  # at most so much is lost
 LOOK_SECONDS = 0.2
-PATIENCE = 600.0  # seconds without a new point after which the other ranks are taken for dead
+PATIENCE = 3600.0  # seconds without a new point after which the other ranks are taken for dead
 
 
 @contextmanager
