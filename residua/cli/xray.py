@@ -60,6 +60,9 @@ def xray(
         typer.Option(help="Learning rate of plain gradient descent, to judge its steps."),
     ] = None,
     momentum: Annotated[float, typer.Option(help="Momentum that goes with --lr.")] = 0.0,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="L2 on the weights that goes with --lr.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Decides everything that is drawn.")] = 0,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("xray.html"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -98,6 +101,7 @@ def xray(
             more_batches=examples.inputs[1:],
             learning_rate=lr,
             momentum=momentum,
+            weight_decay=weight_decay,
             progress=progress,
             name=opened.name,
         )

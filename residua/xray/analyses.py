@@ -58,10 +58,13 @@ _ALL = (
     Analysis(
         "shattered", "whether the gradients of two inputs still have anything in common", False
     ),
+    Analysis("paths", "how many paths there are, and which lengths carry the gradient", False),
+    Analysis("lesions", "what is lost when units are deleted or exchanged", False),
     Analysis("activations", "channels that are dead, always on or saturated", True),
-    Analysis("smoothness", "how loss and gradient change along the gradient step", True),
+    Analysis("smoothness", "how loss and gradient change along the gradient step", False),
     Analysis("curvature", "extreme eigenvalues of the Hessian, trace and spectrum", False),
     Analysis("singularities", "units that are silent, alike or linearly dependent", True),
+    Analysis("cost", "parameters, multiply-adds, memory, receptive field and time", False),
 )
 
 ANALYSES = {analysis.name: analysis for analysis in _ALL}

@@ -40,6 +40,7 @@ def xray(
     more_batches: Sequence[Any] = (),
     learning_rate: float | None = None,
     momentum: float = 0.0,
+    weight_decay: float | None = None,
     progress: Progress | None = None,
     name: str = "",
 ) -> XrayReport:
@@ -56,7 +57,8 @@ def xray(
         seed: decides everything that is drawn.
         rebuild: seed -> a freshly initialised twin of the model, for spreads over seeds.
         more_batches: further batches like `batch`, for intervals.
-        learning_rate, momentum: of plain gradient descent, if it is known: for bounds of stability.
+        learning_rate, momentum, weight_decay: of gradient descent with L2, where they are known: what
+            its steps will do is judged.
         progress: is told the share that is done and what is being done.
 
     Raises:
@@ -73,7 +75,11 @@ def xray(
     report = XrayReport(subject.name, seed=seed, effort=effort, facts=facts_of(subject, output))
     tell = progress or (lambda done, what: None)
     end = REMEDIES if effort == "normal" else 1.0
-    known = {"learning_rate": learning_rate, "momentum": momentum}
+    known = {
+        "learning_rate": learning_rate,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+    }
     found: list[Finding] = []
     for i, analysis in enumerate(wanted):
         found += _one(analysis, subject, report, _part(tell, i, len(wanted), end), known)
