@@ -36,7 +36,7 @@ from residua.xray.laws.dead import (
 from residua.xray.nonlinear import Activation, find_activations, regions
 from residua.xray.result import Column, Result, Table
 from residua.xray.statistics import Statistics
-from residua.xray.subject import Subject, tensors_in
+from residua.xray.subject import Subject, copied, tensors_in
 from residua.xray.trace import Graph, Reach, interpose, record
 
 MOST_LISTED = 64  # channels that a row names
@@ -91,7 +91,8 @@ def activations(subject: Subject, *, statistics: Statistics = "batch") -> Result
         try:
             found, counts = _measured(subject, graph)
         except BadInput:  # in training it does other operations than in evaluation
-            graph = record(subject.model, subject.forward, tensors_in(subject.inputs))
+            inputs = copied(subject.inputs)
+            graph = record(subject.model, lambda: subject.forward(inputs), tensors_in(inputs))
             torch.manual_seed(subject.seed)
             found, counts = _measured(subject, graph)
     rows = _rows(found, counts)

@@ -9,7 +9,7 @@ several passes on this machine. kept / N counts the little that does not grow wi
 
 statistics: memory and time "batch", as in training, with dropout and other random layers off, whose masks are
 not counted; the effective field "detached", so that each sample's gradient is its own.
-Cost: two forward passes (quick; four otherwise) and the effective field's on two samples.
+Cost: two forward passes (quick; five otherwise) and the effective field's on two samples.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from residua.xray.result import Column, Result, Table
 from residua.xray.subject import Subject, tensors_in
 from residua.xray.trace import Graph, Node, Reach, interpose
 
-REPEATS = {"quick": 2, "normal": 4}  # timed passes, after one that warms up and is counted in bytes
+REPEATS = {"quick": 1, "normal": 4}  # timed passes, after one that warms up and is counted in bytes
 TAPS = {"quick": 1, "normal": 5}  # maps whose effective field is measured
 SAMPLES = 2  # for the effective field
 
@@ -68,7 +68,7 @@ def cost(
     """Measure the costs on the subject's batch.
 
     Args:
-        repeats: timed forward passes; None: what the effort allows (2 quick, 4 normal).
+        repeats: timed forward passes; None: what the effort allows (1 quick, 4 normal).
 
     Raises:
         BadInput: repeats below 1.

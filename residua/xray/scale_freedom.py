@@ -161,7 +161,7 @@ def _check(subject: Subject, roles: Roles) -> _Checked:
         output, gradients = _gradients(subject, parameters)
         for name, p in parameters.items():
             g = gradients[name]
-            w = p.detach().double()
+            w = _wide(p.detach())
             found.lengths[name], found.gradients[name] = float(w.norm()), float(g.norm())
             both = found.lengths[name] * found.gradients[name]
             found.cosines[name] = float((w * g).sum()) / both if both else 0.0
@@ -213,7 +213,7 @@ def _invariant(
 def _gradients(
     subject: Subject, parameters: Mapping[str, nn.Parameter]
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Return the output, flat, and every parameter's gradient, in double precision."""
+    """Return the output, flat, and every parameter's gradient, in single precision or wider."""
     with torch.enable_grad():
         output = subject.forward()
         wanted = list(parameters.values())
@@ -221,8 +221,12 @@ def _gradients(
         if wanted:
             scalar = subject.scalar(output)
             gradients = torch.autograd.grad(scalar, wanted, materialize_grads=True)
-    flat = torch.cat([t.detach().double().flatten() for t in tensors_in(output)])
-    return flat, {n: g.double() for n, g in zip(parameters, gradients, strict=True)}
+    flat = torch.cat([_wide(t.detach()).flatten() for t in tensors_in(output)])
+    return flat, {n: _wide(g) for n, g in zip(parameters, gradients, strict=True)}
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 class _Eps(TorchFunctionMode):
