@@ -92,13 +92,12 @@ def test_a_network_without_units_is_looked_at_all_the_same():
     assert list(report.results) == ["singularities"]
 
 
-@pytest.mark.parametrize("effort", ["quick", "normal"])
-def test_the_model_and_the_random_state_come_back_bit_for_bit(effort):
+def test_the_model_and_the_random_state_come_back_bit_for_bit():
     model, inputs = network().train(), batch()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     torch.manual_seed(3)
     drawn = torch.get_rng_state()
-    residua.xray(model, inputs, torch.tensor([0, 1, 2, 3]), effort=effort)
+    residua.xray(model, inputs, torch.tensor([0, 1, 2, 3]), effort="quick")
     assert torch.equal(torch.get_rng_state(), drawn)
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     assert all(module.training for module in model.modules())
