@@ -322,6 +322,22 @@ def test_units_inside_units_multiply_on_their_side():
     assert facts["paths"] == sum(expected) and facts["longest"] == 4
 
 
+def test_paths_of_members_side_by_side_add():
+    class Ensemble(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.members = nn.ModuleList(Rows("v1", units) for units in (2, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.stack([member(x) for member in self.members]).mean(0)
+
+    found = subject(Ensemble(), (3,))
+    counts = [2, 5, 4, 1]  # (1 + t)^2 + (1 + t)^3
+    assert nesting(found.anatomy).paths(found.anatomy.trunk) == counts
+    assert paths(found).tables["lengths"]["paths"] == counts
+    assert same(coefficients(found), by_cutting(found)[:4])
+
+
 def _product(left: list[int], right: list[int]) -> list[int]:
     return [
         sum(left[i] * right[k - i] for i in range(len(left)) if 0 <= k - i < len(right))
@@ -370,7 +386,7 @@ def scalar(*factors: float, **options) -> Subject:
     return Subject(Scalar(*factors), one, 0, lambda out, _: out.sum(), **options)
 
 
-@given(units=st.integers(2, 12), factor=st.floats(-1.5, 1.5).filter(lambda a: abs(a) > 0.01))
+@given(units=st.integers(2, 12), factor=st.floats(-0.5, 1.5).filter(lambda a: abs(a) > 0.01))
 @settings(deadline=None, max_examples=6)
 def test_a_linear_network_has_binomial_gradients(units, factor):
     result = paths(scalar(*[factor] * units), draws=2)
@@ -486,7 +502,7 @@ def test_drawn_paths_are_single_paths():
 @pytest.mark.parametrize(
     ("model", "shape", "why"),
     [
-        (Nested, (3,), "units lie in other units"),
+        (Nested, (3,), "units lie in other units or beside them"),
         (lambda: Rows("lerp"), (3,), "a gate"),
         (lambda: Rows("dense_list"), (3,), "lists of earlier values"),
     ],

@@ -4,17 +4,20 @@
 
 A path's length is the number of branches that it takes. s and b are those of the units inside shortcut and
 branch, 1 where there are none, so K plain units in a row make (1 + t)^K: C(K, k) paths of length k, 2^K in
-all. A gate belongs to its branch. The integers are exact.
+all; of members side by side, as in an ensemble, the paths add. A gate belongs to its branch. The integers are
+exact.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
+from residua.errors import BadInput
 from residua.xray.anatomy import Anatomy
+from residua.xray.dominators import ROOT, Dominators
 from residua.xray.trace import Graph
 from residua.xray.units import Unit
 
@@ -25,20 +28,36 @@ Polynomial = list[int]
 class Nesting:
     """Which units are on the shortcut and in the branch of which; `trunk`: those that are in no other."""
 
+    graph: Graph
     trunk: list[Unit]
     on_shortcut: dict[int, list[Unit]]
     in_branch: dict[int, list[Unit]]
+    tree: Dominators = field(repr=False)
+    merges: dict[int, Unit] = field(repr=False)  # by the node that merges
 
     def paths(self, units: Sequence[Unit], cut: Collection[int] = ()) -> Polynomial:
-        """Return the polynomial of units in a row; `cut`: indices of units whose branch is deleted."""
-        total = [1]
-        for unit in units:
-            one = self.paths(self.on_shortcut.get(unit.index, ()), cut)
-            if unit.index not in cut:
-                branch = self.paths(self.in_branch.get(unit.index, ()), cut)
-                one = added(one, [0, *branch])
-            total = multiplied(total, one)
-        return total
+        """Return the polynomial of some of the trunk's units with what is inside them.
+
+        Branches of other units, and of those in `cut` (indices), count as deleted.
+        """
+        # one integer holds all coefficients, each in as many bits as their sum has: t = 2^bits
+        bits = self.number(units, cut).bit_length() + 1
+        value, found = self._evaluated(1 << bits, units, cut), []
+        while value:
+            found.append(value & ((1 << bits) - 1))
+            value >>= bits
+        return found
+
+    def number(self, units: Sequence[Unit], cut: Collection[int] = ()) -> int:
+        """Return the number of paths of any length: the polynomial at t = 1."""
+        return self._evaluated(1, units, cut)
+
+    def share_left(self, cut: Collection[int]) -> Fraction:
+        """Return the share of all paths that is left when these units' branches are deleted.
+
+        Of K units in a row, deleting d leaves 2^-d.
+        """
+        return Fraction(self.number(self.trunk, cut), self.number(self.trunk))
 
     def family(self, units: Sequence[Unit]) -> list[Unit]:
         """Return units with all that is inside them."""
@@ -48,36 +67,77 @@ class Nesting:
             found += [unit, *self.family(inside)]
         return found
 
-    def share_left(self, cut: Collection[int]) -> Fraction:
-        """Return the share of all paths that is left when these units' branches are deleted.
+    def start(self, units: Sequence[Unit]) -> int:
+        """Return the node that all that these units read comes from: of units in a row, the first one's fork.
 
-        Of K units in a row, deleting d leaves 2^-d.
+        A shortcut that is a list of maps may be read from further back than its fork.
         """
-        return Fraction(self.number(self.trunk, cut), self.number(self.trunk))
-
-    def number(self, units: Sequence[Unit], cut: Collection[int] = ()) -> int:
-        """Return the number of paths of any length: the polynomial at t = 1."""
-        total = 1
+        read = [unit.sites.fork for unit in units]
         for unit in units:
-            one = self.number(self.on_shortcut.get(unit.index, ()), cut)
-            if unit.index not in cut:
-                one += self.number(self.in_branch.get(unit.index, ()), cut)
-            total *= one
-        return total
+            read += [i for i in self._shortcut(unit) if self.graph.nodes[i].live]
+        found = self.tree.common(read)
+        return min(read) if found == ROOT else found
 
     @property
     def in_a_row(self) -> bool:
-        """Whether no unit lies in another."""
-        return not self.on_shortcut and not self.in_branch
+        """Whether no unit lies in another, or beside it."""
+        if self.on_shortcut or self.in_branch:
+            return False
+        merges = [unit.sites.merge.index for unit in self.trunk if unit.sites.merge is not None]
+        pairs = zip(merges, self.trunk[1:], strict=False)
+        return all(self.tree.common([merge, unit.sites.fork]) == merge for merge, unit in pairs)
+
+    def _evaluated(self, t: int, units: Sequence[Unit], cut: Collection[int]) -> int:
+        counted = {unit.index for unit in self.family(units)} - set(cut)
+        ends = [i for i in self.graph.results if self.graph.nodes[i].live]
+        return self._joined(ends, self.start(units), t, counted)
+
+    def _joined(self, ends: Sequence[int], start: int, t: int, counted: Collection[int]) -> int:
+        """Return the number of paths from `start` to any of these nodes.
+
+        Ways without a unit are one path: squeeze-and-excitation does not double the paths.
+        """
+        top = self.tree.common(ends)
+        parts = [self._row(end, top, t, counted) for end in set(ends)]
+        several = [part for part in parts if part > 1]
+        total = sum(several) + (1 if len(several) < len(parts) else 0)
+        return total * self._row(top, start, t, counted)
+
+    def _row(self, end: int, start: int, t: int, counted: Collection[int]) -> int:
+        """Return the number of paths between two nodes, the first of which all of the second comes from."""
+        total = 1
+        while end > start:
+            unit = self.merges.get(end)
+            if unit is None:
+                behind = [node.index for node in self.graph.live(self.graph.nodes[end])]
+                above = self.tree.idom[end]
+                total *= self._joined(behind, above, t, counted) if len(behind) > 1 else 1
+                end = above
+                continue
+            fork, branch = unit.sites.fork, unit.sites.branch
+            # maps that are older than the fork are those that it has in its list
+            kept = [index for index in self._shortcut(unit) if index >= fork]
+            one = self._joined(kept, fork, t, counted) if kept else 1
+            if unit.index in counted and branch is not None:
+                one += t * self._joined([branch.index], fork, t, counted)
+            total *= one
+            end = fork
+        return total
+
+    def _shortcut(self, unit: Unit) -> list[int]:
+        merge = unit.sites.merge
+        assert merge is not None
+        kept = [merge.inputs[a] for a in unit.sites.shortcut]
+        return [index for index in kept if index is not None]
 
 
 def nesting(anatomy: Anatomy) -> Nesting:
     """Return which of the units hold which: for each the smallest side that its merge lies in."""
-    found = Nesting([], {}, {})
     graph = anatomy.graph
     if graph is None:
-        return found
+        raise BadInput(f"the network's units cannot be reached: {anatomy.reason}")
     merges = {u.sites.merge.index: u for u in anatomy.units if u.sites.merge is not None}
+    found = Nesting(graph, [], {}, {}, Dominators(graph), merges)
     smallest: dict[int, tuple[int, int, dict[int, list[Unit]]]] = {}
     for holder in anatomy.units:
         sides = (
@@ -110,29 +170,6 @@ def _shortcut_nodes(graph: Graph, unit: Unit) -> frozenset[int]:
             found.add(index)
             todo += graph.nodes[index].inputs
     return frozenset(found) - unit.sites.inside
-
-
-def added(left: Polynomial, right: Polynomial) -> Polynomial:
-    """Return the sum of two polynomials.
-
-    >>> added([1], [0, 2, 3])
-    [1, 2, 3]
-    """
-    longer, shorter = (left, right) if len(left) > len(right) else (right, left)
-    return [a + b for a, b in zip(longer, shorter, strict=False)] + longer[len(shorter) :]
-
-
-def multiplied(left: Polynomial, right: Polynomial) -> Polynomial:
-    """Return the product of two polynomials.
-
-    >>> multiplied([1, 2, 1], [1, 1])
-    [1, 3, 3, 1]
-    """
-    total = [0] * (len(left) + len(right) - 1)
-    for shift, factor in enumerate(right):
-        for power, value in enumerate(left):
-            total[shift + power] += factor * value
-    return total
 
 
 def per_path(value: float, paths: int) -> float:

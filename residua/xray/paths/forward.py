@@ -99,7 +99,7 @@ class Samples:
             # entered after the norms, so that a norm counts as one operation
             reaches = [*_on_units(self.anatomy, handlers), *_keep(graph, start, nodes, values)]
             stack.enter_context(interpose(self.subject.model, graph, reaches))
-            scalar = alone.scalar(alone.forward())
+            scalar = alone.scalar(alone.forward(alone.inputs))
             if not bool(scalar.isfinite()):
                 loss = float(scalar.detach())
                 raise ResiduaError(f"the loss is {loss:g}: it has no gradient to follow")
@@ -115,7 +115,7 @@ class Samples:
 
         def cut(tensor: torch.Tensor) -> torch.Tensor:
             whole = tensor.dim() == 0 or len(tensor) != number
-            return tensor if whole else tensor[samples]
+            return (tensor if whole else tensor[samples]).clone()  # the network may write to it
 
         inputs = each(self.subject.inputs, cut)
         if graph.nodes[start].op == "input":

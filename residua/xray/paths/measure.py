@@ -43,10 +43,9 @@ from residua.xray.paths.tables import (
 from residua.xray.result import Result
 from residua.xray.statistics import Statistics
 from residua.xray.subject import Subject
-from residua.xray.units import Unit
 
-SAMPLES = {"quick": 1, "normal": 4}
-DRAWS = {"quick": 0, "normal": 4}  # paths of each length
+SAMPLES = {"quick": 1, "normal": 3}
+DRAWS = {"quick": 0, "normal": 3}  # paths of each length
 MEMORY = 2.0  # GiB for stacked gradients
 HELD = 4  # gradients of the largest size that a backward pass holds at a time, with copies
 
@@ -67,9 +66,9 @@ def paths(
 
     Args:
         statistics: of the norms; None: "running" if they were learned, else "detached".
-        samples: of the batch; None: what the effort allows (1 quick, 4 normal). Each is run alone, with
+        samples: of the batch; None: what the effort allows (1 quick, 3 normal). Each is run alone, with
             statistics "batch" all together.
-        draws: single paths of each length to draw, as Veit et al. do; None: 0 quick, 4 normal.
+        draws: single paths of each length to draw, as Veit et al. do; None: 0 quick, 3 normal.
         lengths: how many path lengths are told apart, the last being "and longer"; None: all, as far as
             `memory` (GiB, of stacked gradients) allows.
 
@@ -134,7 +133,7 @@ def parts_of(anatomy: Anatomy, nest: Nesting, room: int) -> list[Part]:
         rows += [(str(s), [u for u in nest.trunk if u.stage == s]) for s in stages]
     parts = []
     for name, units in rows:
-        start = min(_input_of(unit) for unit in units)
+        start = nest.start(units)
         merge = units[-1].sites.merge
         assert merge is not None
         end = merge.index if name != "whole" and dominates(graph, start, merge.index) else None
@@ -142,14 +141,6 @@ def parts_of(anatomy: Anatomy, nest: Nesting, room: int) -> list[Part]:
         told = min(len(counts), room)
         parts.append(Part(name, units, nest.family(units), start, end, counts, told))
     return parts
-
-
-def _input_of(unit: Unit) -> int:
-    """Return the node whose value both sides read; a list of maps is not read as a whole."""
-    merge = unit.sites.merge
-    assert merge is not None
-    kept = [merge.inputs[a] for a in unit.sites.shortcut]
-    return min([unit.sites.fork, *(index for index in kept if index is not None)])
 
 
 def _room(anatomy: Anatomy, samples: int, together: int, memory: float) -> int:

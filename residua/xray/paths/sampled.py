@@ -57,7 +57,7 @@ class Drawn:
 def why_not(nest: Nesting) -> str:
     """Return why single paths cannot be followed through these units, or ""."""
     if not nest.in_a_row:
-        return "units lie in other units"
+        return "units lie in other units or beside them"
     if any(unit.merge == "gate" for unit in nest.trunk):
         return "a gate is on shortcut and branch alike"
     if any(len(unit.sites.shortcut) > 1 for unit in nest.trunk):
