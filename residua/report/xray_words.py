@@ -26,8 +26,7 @@ XRAY_DEFINITIONS: dict[str, Definition] = {
     ),
     "expected": Definition(
         "Law",
-        "What the equation named beside it gives for a healthy network of this kind. Without a"
-        " number the law is a bound.",
+        "What the equation named beside it gives. Without a number the law is a bound.",
     ),
     "remedy": Definition(
         "Remedy",
