@@ -64,6 +64,7 @@ _ALL = (
     Analysis("smoothness", "how loss and gradient change along the gradient step", False),
     Analysis("curvature", "extreme eigenvalues of the Hessian, trace and spectrum", False),
     Analysis("singularities", "units that are silent, alike or linearly dependent", True),
+    Analysis("scale_freedom", "weights whose scale a norm undoes, and what L2 does to them", False),
     Analysis("cost", "parameters, multiply-adds, memory, receptive field and time", False),
 )
 
