@@ -32,7 +32,7 @@ from residua.xray.result import Column, Result, Table
 from residua.xray.statistics import Statistics
 from residua.xray.subject import Subject
 
-STEPS = {"quick": 1, "normal": 3}  # products that effort allows for the extremes
+STEPS = {"quick": 1, "normal": 2}  # products that effort allows for the extremes
 
 _EIGENVALUES = [
     Column(
@@ -72,7 +72,7 @@ def curvature(
     """Measure the Hessian of the loss at the present weights.
 
     Args:
-        steps: of Lanczos from the gradient; None: what the effort allows (1 quick, 3 normal). More steps
+        steps: of Lanczos from the gradient; None: what the effort allows (1 quick, 2 normal). More steps
             tighten the residuals; each holds one vector of the weights' size.
         probes: random starts for trace and density; 0: neither. depth: steps of each.
         batches: (inputs, targets) pairs over which the loss is averaged; None: the subject's.

@@ -36,7 +36,7 @@ def line_figure(table: Table) -> dict[str, Any]:
         "xaxis": {"title": {"text": "shift (share of the line)"}},
         "yaxis": {"title": {"text": "autocorrelation of the gradient"}},
     }
-    return {"data": data, "layout": layout}
+    return {"data": data, "layout": layout, "label": "Gradient along lines between samples"}
 
 
 def depth_figure(table: Table) -> dict[str, Any]:
@@ -63,4 +63,8 @@ def depth_figure(table: Table) -> dict[str, Any]:
         },
         "yaxis": {"title": {"text": "correlation of two samples' gradients"}},
     }
-    return {"data": data, "layout": layout}
+    return {
+        "data": data,
+        "layout": layout,
+        "label": "Correlation of two samples' gradients by depth",
+    }

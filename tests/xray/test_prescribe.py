@@ -80,7 +80,7 @@ def blockwise(model: Net, x: torch.Tensor, merge) -> torch.Tensor:
         ("sqrt_half", lambda k, s, f: (s + f) / math.sqrt(2)),
         ("stable", lambda k, s, f: s + f / math.sqrt(3)),
         ("skip_init", lambda k, s, f: s),
-        ("skip_init(0.25)", lambda k, s, f: s + 0.25 * f),
+        ("skipinit(0.25)", lambda k, s, f: s + 0.25 * f),
     ],
 )
 def test_merges_of_a_foreign_network(remedy: str, merge, training: bool) -> None:
@@ -232,8 +232,10 @@ def test_a_network_that_has_no_place_for_a_remedy_is_told_in_one_line(remedy: st
 
 
 def test_bad_words() -> None:
-    with pytest.raises(BadInput, match="skip_init"):
-        prescribe(Net(), "skipinit", PICTURES)
+    with pytest.raises(BadInput, match="expected one of sqrt_half, skip_init"):
+        prescribe(Net(), "skip_connection", PICTURES)
+    with pytest.raises(BadInput, match="does not take these numbers"):
+        prescribe(Net(), "zero_last(3)", PICTURES)
     with pytest.raises(BadInput, match="needs an example"):
         prescribe(Net(), "skip_init")
     with pytest.raises(BadInput, match="original order"):

@@ -68,7 +68,7 @@ def test_branches_that_drown_the_trunk_are_found_and_equal_ones_are_not(seed: in
     x = torch.randn(32, 64)
     (found,) = findings(_Drowned(0.05), x, seed)
     assert found.severity == "warning"
-    assert found.prescription == "skipinit"
+    assert found.prescription == "skip_init"
     assert len(found.where) >= 2 and len(found.lines) == len(found.where)
     assert all("test_shattered_checks.py" in line for line in found.lines)
     assert found.evidence[0].interval is not None and found.evidence[0].interval[1] < 0.5

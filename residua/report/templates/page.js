@@ -148,6 +148,7 @@
     const axes = ["xaxis", "yaxis", ...Object.keys(figure.layout).filter((key) => /^[xy]axis\d+$/.test(key))];
     const common = merged(baseLayout(), Object.fromEntries(axes.map((key) => [key, axis()])));
     const layout = resolved(merged(common, figure.layout));
+    axes.filter((key) => layout[key].type === "log").forEach((key) => { layout[key].exponentformat ||= "power"; });
     layout.height = figure.square ? Math.min(width, 720) : figure.height;
     layout.width = width;
     const config = { displaylogo: false, displayModeBar: false, typesetMath: false, doubleClick: "reset", scrollZoom: false };

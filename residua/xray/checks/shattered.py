@@ -102,6 +102,6 @@ def _drowned(subject: Subject, result: Result) -> list[Finding]:
             evidence=(evidence,),
             remedy="Make the branches small at the start: scale them by 1/sqrt(number of blocks), or begin"
             " with a learned factor of zero.",
-            prescription="skipinit",
+            prescription="skip_init",
         )
     ]

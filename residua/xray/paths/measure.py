@@ -44,8 +44,8 @@ from residua.xray.result import Result
 from residua.xray.statistics import Statistics
 from residua.xray.subject import Subject
 
-SAMPLES = {"quick": 1, "normal": 3}
-DRAWS = {"quick": 0, "normal": 3}  # paths of each length
+SAMPLES = {"quick": 1, "normal": 2}
+DRAWS = {"quick": 0, "normal": 2}  # paths of each length
 MEMORY = 2.0  # GiB for stacked gradients
 HELD = 4  # gradients of the largest size that a backward pass holds at a time, with copies
 
@@ -66,9 +66,9 @@ def paths(
 
     Args:
         statistics: of the norms; None: "running" if they were learned, else "detached".
-        samples: of the batch; None: what the effort allows (1 quick, 3 normal). Each is run alone, with
+        samples: of the batch; None: what the effort allows (1 quick, 2 normal). Each is run alone, with
             statistics "batch" all together.
-        draws: single paths of each length to draw, as Veit et al. do; None: 0 quick, 3 normal.
+        draws: single paths of each length to draw, as Veit et al. do; None: 0 quick, 2 normal.
         lengths: how many path lengths are told apart, the last being "and longer"; None: all, as far as
             `memory` (GiB, of stacked gradients) allows.
 

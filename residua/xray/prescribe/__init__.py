@@ -9,13 +9,14 @@ the recorded graph (`Rewired`): it trains, saves and loads as any module does, b
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from residua.errors import BadInput
-from residua.nn.names import lookup, with_numbers
+from residua.nn.names import lookup
 from residua.xray.prescribe.fixup import fixup
 from residua.xray.prescribe.merges import scaled_merges
 from residua.xray.prescribe.norms import ghost_norm, group_norm
@@ -58,11 +59,26 @@ def prescribe(model: nn.Module, remedy: str, example: Any = None) -> nn.Module:
         BadInput: an unknown remedy, one that this network has no place for, or an example is needed.
     """
     try:
-        (_, change), _ = lookup("remedy", remedy, REMEDIES)
-        changed = copy.deepcopy(unwrap(model))
-        made: nn.Module = with_numbers("remedy", remedy, change, changed, example)
+        (_, change), numbers = lookup("remedy", _spelled(remedy), REMEDIES)
+        arguments = inspect.signature(change).bind(copy.deepcopy(unwrap(model)), example, *numbers)
+    except TypeError as error:
+        raise BadInput(f"remedy {remedy!r} does not take these numbers") from error
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    try:
+        return change(*arguments.args)
     except BadInput:
         raise
     except ValueError as error:
         raise BadInput(str(error)) from error
-    return made
+
+
+def _spelled(remedy: str) -> str:
+    """Return the remedy's name with its underscores, also where it was written without them.
+
+    >>> _spelled("skipinit(0.1)")
+    'skip_init(0.1)'
+    """
+    name, bracket, numbers = remedy.partition("(")
+    known = {key.replace("_", ""): key for key in REMEDIES}
+    return known.get(name.strip().replace("_", ""), name) + bracket + numbers

@@ -1,0 +1,35 @@
+"""Fresh networks at their default initialisation get no severe finding and no warning without a law."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import residua
+from residua.models.registry import records
+
+# One network a family in every run of the tests, all of them before a release.
+FIRST = {
+    min((r for r in records().values() if r.family == family), key=lambda r: r.parameters).name
+    for family in {r.family for r in records().values()}
+}
+EXPLODES = (
+    "plain",
+)  # gradients of deep plain networks with batch norm grow by law: Yang et al. 2019
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in FIRST else pytest.param(n, marks=pytest.mark.slow) for n in records()]
+)
+def test_a_fresh_network_is_healthy(name: str) -> None:
+    record = records()[name]
+    torch.manual_seed(0)
+    model = residua.create_model(name)
+    side = max(record.smallest, 32)
+    x = torch.randn(4, 3, side, side)
+    report = residua.xray(model, x, torch.arange(4) % record.num_classes, effort="quick")
+    alarms = [f for f in report.findings if f.severity == "severe"]
+    if record.family not in EXPLODES:
+        alarms += [f for f in report.findings if f.severity == "warning"]
+    assert not alarms, [f"{f.check}: {f.what}" for f in alarms]
+    assert not [line for line in report.not_done if "Error" in line], report.not_done
