@@ -101,7 +101,9 @@ def show(found: dict[str, Any]) -> None:
     table.add_row("a training step", f"{found['step']['median']:.2f}", "1", "1")
     for effort, taken in found["looks"].items():
         table.add_row(
-            f"x-ray, {effort}", f"{taken['median']:.2f}", f"{found['ratios'][effort]:.1f}"
+            f"x-ray, {effort}",
+            f"{taken['median']:.2f}",
+            *(f"{ratio:.1f}" for ratio in found["ratios"][effort]),
         )
         for name, share in found["parts"][effort].items():
             table.add_row(f"    {name}", f"{share * found['step']['median']:.2f}", f"{share:.1f}")
