@@ -73,7 +73,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     for _ in range(arguments.rounds):
         for effort in arguments.efforts:
             steps += step_seconds(model, x, y, 3)
-            fresh = residua.create_model(arguments.model).to(device)
+            fresh = residua.create_model(arguments.model).to(
+                device, memory_format=torch.channels_last
+            )
             began = now()
             report = residua.xray(fresh, x, y, effort=effort)
             looks[effort].append(since(began))

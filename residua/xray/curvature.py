@@ -27,6 +27,7 @@ from residua.errors import BadInput, ResiduaError
 from residua.xray.hessian import Hessian
 from residua.xray.lanczos import Krylov, lanczos
 from residua.xray.objective import Batch, Objective
+from residua.xray.parts import LEAST, first_samples
 from residua.xray.quadrature import Density, density, negative_share, trace
 from residua.xray.result import Column, Result, Table
 from residua.xray.statistics import Statistics
@@ -72,8 +73,9 @@ def curvature(
     """Measure the Hessian of the loss at the present weights.
 
     Args:
-        steps: of Lanczos from the gradient; None: what the effort allows (1 quick, 2 normal). More steps
-            tighten the residuals; each holds one vector of the weights' size.
+        steps: of Lanczos from the gradient; None: what the effort allows (1 quick, 2 normal) on the
+            first half of the batch. More steps tighten the residuals; each holds one vector of the
+            weights' size.
         probes: random starts for trace and density; 0: neither. depth: steps of each.
         batches: (inputs, targets) pairs over which the loss is averaged; None: the subject's.
         dtype: torch.float64 for double precision; None: the model's, at least single.
@@ -85,7 +87,10 @@ def curvature(
         BadInput: steps or depth below 1, probes below 0, no trainable parameter.
         ResiduaError: the loss or its gradient is not finite.
     """
-    steps = STEPS[subject.effort] if steps is None else steps
+    if steps is None:
+        steps = STEPS[subject.effort]
+        if batches is None:  # a product costs several gradients: half a batch halves it
+            subject = first_samples(subject, max(LEAST, subject.samples // 2))
     if min(steps, depth) < 1 or probes < 0:
         raise BadInput(
             f"steps {steps} and depth {depth} must be 1 or more, probes {probes} not negative"

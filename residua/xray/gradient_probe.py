@@ -27,7 +27,7 @@ from residua.xray.trace import Reach, interpose
 
 Watch = Callable[[int, torch.Tensor], torch.Tensor]
 
-DRAWS = {"quick": 1, "normal": 3}  # mixtures of the outputs, by depth
+DRAWS = {"quick": 1, "normal": 2}  # mixtures of the outputs, by depth
 MOST_PLACES = 120  # at which gradients are compared
 
 

@@ -47,7 +47,7 @@ class Plan:
     draws: int = 0
 
 
-PLANS = {"quick": Plan(3), "normal": Plan(12, (0.1, 0.25, 0.5), (1, 8), 2)}
+PLANS = {"quick": Plan(3), "normal": Plan(6, (0.1, 0.25, 0.5), (1, 8), 2)}
 
 
 def lesions(
@@ -64,7 +64,7 @@ def lesions(
 
     Args:
         statistics: of the norms; None: "running" where training has moved them, else "batch".
-        single: how many units to delete alone, evenly over the depth; None: by effort (12, quick 3).
+        single: how many units to delete alone, evenly over the depth; None: by effort (6, quick 3).
         counts: how many units to delete at once, for the curve; None: by effort.
         swaps: how many exchanges a reordering makes; None: by effort.
         draws: random draws for each of `counts` and `swaps`; None: by effort (2, quick 0).

@@ -40,6 +40,17 @@ def parts_of_batch(subject: Subject, count: int) -> Iterator[tuple[Subject, bool
         )
 
 
+def first_samples(subject: Subject, count: int) -> Subject:
+    """Return the subject on its first `count` samples and no other inputs."""
+    at = slice(0, count)
+    return replace(
+        subject,
+        inputs=_cut(subject.inputs, at, subject.samples),
+        targets=_cut(subject.targets, at, subject.samples),
+        more_inputs=(),
+    )
+
+
 def _cut(value: Any, at: slice, samples: int) -> Any:
     """Cut every tensor that has one entry a sample."""
     if isinstance(value, torch.Tensor):

@@ -50,8 +50,8 @@ from residua.xray.subject import Subject, tensors_in
 
 Progress = Callable[[float, str], None]
 
-LINES = {"quick": (1, 0), "normal": (2, 1)}  # between two samples; along a random direction
-POINTS = {"quick": 6, "normal": 12}  # of a line
+LINES = {"quick": (1, 0), "normal": (1, 1)}  # between two samples; along a random direction
+POINTS = {"quick": 6, "normal": 8}  # of a line
 NEAR = 8  # samples that are moved a little
 PLAIN_SHARE = 0.75  # of all activations on the shortest way: more, and the network is a plain one
 RESOLVED = (0.05, 0.4)  # of `least`
@@ -116,7 +116,7 @@ def shattered(
 
     Args:
         statistics: of batch norms: "detached", "running" or "batch"; see the module's page.
-        points: of a line; None: what the effort allows (6 quick, 12 normal).
+        points: of a line; None: what the effort allows (6 quick, 8 normal).
         centred: take off the mean over the line before its autocorrelation.
 
     Raises:

@@ -32,7 +32,7 @@ from residua.xray.paths.exact import Part, Spectrum, effective, spectra
 from residua.xray.paths.figures import figures
 from residua.xray.paths.forward import Handlers, Samples, dominates
 from residua.xray.paths.lengths import Lengthen
-from residua.xray.paths.sampled import Drawn, sampled, why_not
+from residua.xray.paths.sampled import MOST_LENGTHS, Drawn, sampled, why_not
 from residua.xray.paths.tables import (
     lengths_table,
     most_of,
@@ -46,6 +46,7 @@ from residua.xray.subject import Subject
 
 SAMPLES = {"quick": 1, "normal": 2}
 DRAWS = {"quick": 0, "normal": 2}  # paths of each length
+FEW_LENGTHS = 6  # of which paths are drawn where the effort decides, evenly spaced
 MEMORY = 2.0  # GiB for stacked gradients
 HELD = 4  # gradients of the largest size that a backward pass holds at a time, with copies
 
@@ -82,6 +83,7 @@ def paths(
             f"there are no residual units, hence no paths to tell apart: {anatomy.reason}"
         )
     samples = SAMPLES[subject.effort] if samples is None else samples
+    most = FEW_LENGTHS if draws is None else MOST_LENGTHS
     draws = DRAWS[subject.effort] if draws is None else draws
     if samples < 1 or draws < 0 or (lengths is not None and lengths < 1):
         raise BadInput(
@@ -101,7 +103,7 @@ def paths(
         drawn: list[Drawn] = []
         if not reason:
             drawn = sampled(
-                taken, parts[0], draws, subject.seed, lambda s: tell("sampled paths", s)
+                taken, parts[0], draws, subject.seed, lambda s: tell("sampled paths", s), most
             )
         idle = _idle(taken, parts[0]) if _past_branches(measured[0]) else []
     result = Result("paths", _facts(parts, measured, nest))

@@ -66,10 +66,15 @@ def why_not(nest: Nesting) -> str:
 
 
 def sampled(
-    samples: Samples, part: Part, draws: int, seed: int, tick: Callable[[float], None]
+    samples: Samples,
+    part: Part,
+    draws: int,
+    seed: int,
+    tick: Callable[[float], None],
+    most: int = MOST_LENGTHS,
 ) -> list[Drawn]:
-    """Return the norms of up to `draws` paths of each length, for the first sample."""
-    chosen = _choose(len(part.trunk), draws, seed)
+    """Return the norms of up to `draws` paths of each of about `most` lengths, for the first sample."""
+    chosen = _choose(len(part.trunk), draws, seed, most)
     place = {unit.index: i for i, unit in enumerate(part.trunk)}
     taken = torch.zeros(0)  # (paths, units) of the backward pass that is next
 
@@ -97,10 +102,10 @@ def sampled(
     return [Drawn(length, found, part.paths[length]) for length, found in by_length.items()]
 
 
-def _choose(units: int, draws: int, seed: int) -> list[tuple[int, ...]]:
+def _choose(units: int, draws: int, seed: int, most: int) -> list[tuple[int, ...]]:
     """Draw paths of each length without putting back: tuples of the units whose branch they take."""
     random = Random(seed)
-    steps = min(units, MOST_LENGTHS)
+    steps = min(units, most)
     found: list[tuple[int, ...]] = []
     for length in sorted({round(i * units / steps) for i in range(steps + 1)}):
         if math.comb(units, length) <= draws:
