@@ -20,6 +20,10 @@ import torch
 from residua.xray.objective import Objective
 
 
+class OnceOnlyError(RuntimeError):
+    """A part of the network has a first derivative only."""
+
+
 class Hessian:
     """v -> H v of an objective; counts its products; `method` says how they are had.
 
@@ -78,7 +82,7 @@ class Hessian:
         if gradient is None:
             gradient = self._derivatives(objective.value(index))
         if self.products == 1 and _holds_error(gradient):
-            raise NotImplementedError("a part of the network is differentiable once only")
+            raise OnceOnlyError("a part of the network is differentiable once only")
         pairs = [
             (g, v)
             for g, v in zip(gradient, objective.shaped(vector), strict=True)
@@ -129,6 +133,6 @@ def _holds_error(gradient: Sequence[torch.Tensor]) -> bool:
 def _not_twice(error: RuntimeError) -> bool:
     """Say whether torch refused a second derivative."""
     text = str(error)
-    return isinstance(error, NotImplementedError) or any(
+    return isinstance(error, (OnceOnlyError, NotImplementedError)) or any(
         words in text for words in ("is not implemented", "differentiate twice", "double backward")
     )

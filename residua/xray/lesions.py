@@ -33,7 +33,7 @@ from residua.xray.exchange import Arrangement, swapped
 from residua.xray.lesion_tables import CURVE, DELETIONS, REORDERINGS, figures
 from residua.xray.result import Result, Table
 from residua.xray.scores import Scores, changes, error_difference, interval, rate_interval, score
-from residua.xray.statistics import Statistics
+from residua.xray.statistics import Statistics, statistics_learned
 from residua.xray.subject import Subject
 
 
@@ -95,11 +95,7 @@ def lesions(
 
 def usual_statistics(model: nn.Module) -> Statistics:
     """Return "running", or "batch" where running averages are still those of a fresh network: 0 and 1."""
-    fresh = {"running_mean": 0.0, "running_var": 1.0}
-    found = [(name.rsplit(".", 1)[-1], buffer) for name, buffer in model.named_buffers()]
-    averages = [(buffer, fresh[name]) for name, buffer in found if name in fresh]
-    moved = any(bool((buffer != start).any()) for buffer, start in averages)
-    return "batch" if averages and not moved else "running"
+    return "batch" if statistics_learned(model) is False else "running"
 
 
 @dataclass

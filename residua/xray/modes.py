@@ -6,6 +6,7 @@ see another network than its first. Modules announce themselves by hooks there, 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -21,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 _BACKWARD = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward}
 
 
-class LastingMode(TorchFunctionMode):
+class LastingMode(TorchFunctionMode, ABC):
     """See every torch function of what runs inside `lasting`; a subclass says what it does in `see`."""
 
     def __init__(self) -> None:
@@ -29,9 +30,9 @@ class LastingMode(TorchFunctionMode):
         self.backward = False  # a backward pass is under way
         self.again = 0  # modules that it runs again, one inside the other
 
+    @abstractmethod
     def see(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Do the operation."""
-        raise NotImplementedError
 
     def __torch_function__(
         self,

@@ -3,10 +3,8 @@
     f(a w) = f(w)  =>  <w, g> = 0,  g(a w) = g(w) / a,  effective learning rate eta / |w|^2
 
 van Laarhoven 2017; Zhang, Wang, Xu & Grosse 2019 (three mechanisms of weight decay). Which weights they are
-comes from the graph (scale_free.py) and is checked: all are multiplied at once, every other by 2, the rest by
-1/2, factors that change no bit of a mantissa; the output must stay, and each gradient change by 1 / a. For
-that the norms' eps is taken as 1e-30: with their own eps the network is scale-free only as far as eps is
-small beside the variance. Equilibrium and rates under L2: laws/equilibrium.py.
+comes from the graph (scale_free.py) and is checked (scale_check.py). Equilibrium and rates under L2:
+laws/equilibrium.py.
 
 statistics: "batch", as in training: with running averages, after a norm has been fixed, no weight is
 scale-free. Units: a gradient is that of the subject's loss. Cost: two forward and backward passes.
@@ -15,14 +13,10 @@ scale-free. Units: a gradient is that of the subject's loss. Cost: two forward a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from residua.errors import BadInput
 from residua.xray.laws.equilibrium import (
@@ -32,12 +26,10 @@ from residua.xray.laws.equilibrium import (
     steps_until_half,
 )
 from residua.xray.result import Column, Result, Table
+from residua.xray.scale_check import Checked, check_free
 from residua.xray.scale_free import Candidate, Roles, roles_of
-from residua.xray.subject import Subject, tensors_in
+from residua.xray.subject import Subject
 
-EPS = 1e-30
-TOLERANCE = 1e-2  # relative; roundings of a deep network in single precision stay below
-ROUNDINGS = 32  # that half precision is allowed, in units of its spacing at 1
 _GROUPS = {
     "scale-free": "L2 does not change the function: it keeps |w| from growing, and so the effective rate up.",
     "norms": "L2 shrinks gains and biases of norms, which shrinks the branch; He et al. 2019 leave them out.",
@@ -104,10 +96,10 @@ def scale_freedom(
     assert graph is not None
     parameters = dict(subject.model.named_parameters())
     roles = roles_of(graph, {name: p.dim() for name, p in parameters.items()})
-    checked = _Checked()
+    checked = Checked()
     result = Result("scale_freedom")
     try:
-        checked = _check(subject, roles)
+        checked = check_free(subject, roles)
         roles.idle_biases = {
             n: b for n, b in roles.idle_biases.items() if _idle(n, b, roles, checked)
         }
@@ -137,138 +129,7 @@ def scale_freedom(
     return result
 
 
-class _Checked:
-    """Numbers of one backward pass, and of a second after scaling; tensors by the parameter's name."""
-
-    def __init__(self) -> None:
-        self.lengths: dict[str, float] = {}
-        self.gradients: dict[str, float] = {}
-        self.cosines: dict[str, float] = {}
-        self.errors: dict[str, float] = {}
-        self.output_change: float | None = None
-        self.refuted: set[str] = set()
-        self.tolerance = TOLERANCE
-
-
-def _check(subject: Subject, roles: Roles) -> _Checked:
-    """Measure gradients before and after scaling every candidate."""
-    found = _Checked()
-    with subject.running("batch") as model, _eps(EPS):
-        parameters = dict(model.named_parameters())
-        for p in parameters.values():
-            p.requires_grad_(True)
-            found.tolerance = max(found.tolerance, ROUNDINGS * torch.finfo(p.dtype).eps)
-        output, gradients = _gradients(subject, parameters)
-        for name, p in parameters.items():
-            g = gradients[name]
-            w = _wide(p.detach())
-            found.lengths[name], found.gradients[name] = float(w.norm()), float(g.norm())
-            both = found.lengths[name] * found.gradients[name]
-            found.cosines[name] = float((w * g).sum()) / both if both else 0.0
-        weights = {name: parameters[name] for name in roles.candidates}
-        found.output_change, after = _scaled(subject, weights, output)
-        if found.output_change > found.tolerance:  # the graph was wrong about some of them
-            kept = _invariant(subject, weights, output, found.tolerance)
-            found.refuted = set(weights) - set(kept)
-            _, after = _scaled(subject, kept, output)
-        for name, g in after.items():
-            change, length = float((g - gradients[name]).norm()), found.gradients[name]
-            found.errors[name] = change / length if length else 0.0 if change == 0 else math.inf
-    return found
-
-
-def _scaled(
-    subject: Subject, weights: Mapping[str, nn.Parameter], output: torch.Tensor
-) -> tuple[float, dict[str, torch.Tensor]]:
-    """Return how much the output changes, relatively, and each a g(a w), with all weights scaled."""
-    factors = {name: 2.0 if i % 2 else 0.5 for i, name in enumerate(weights)}
-    with torch.no_grad():
-        for name, a in factors.items():
-            weights[name].mul_(a)
-    torch.manual_seed(subject.seed)
-    scaled, after = _gradients(subject, weights)
-    with torch.no_grad():
-        for name, a in factors.items():
-            weights[name].div_(a)
-    norm = float(output.norm())
-    change = float((scaled - output).norm()) / norm if norm else 0.0
-    return change, {name: a * after[name] for name, a in factors.items()}
-
-
-def _invariant(
-    subject: Subject, weights: dict[str, nn.Parameter], output: torch.Tensor, tolerance: float
-) -> dict[str, nn.Parameter]:
-    """Return those of the weights whose length the output does not depend on, by halving."""
-    if _scaled(subject, weights, output)[0] <= tolerance:
-        return weights
-    if len(weights) == 1:
-        return {}
-    names = list(weights)
-    halves = names[: len(names) // 2], names[len(names) // 2 :]
-    left, right = ({n: weights[n] for n in half} for half in halves)
-    kept = _invariant(subject, left, output, tolerance)
-    return kept | _invariant(subject, right, output, tolerance)
-
-
-def _gradients(
-    subject: Subject, parameters: Mapping[str, nn.Parameter]
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Return the output, flat, and every parameter's gradient, in single precision or wider."""
-    with torch.enable_grad():
-        output = subject.forward()
-        wanted = list(parameters.values())
-        gradients: tuple[torch.Tensor, ...] = ()
-        if wanted:
-            scalar = subject.scalar(output)
-            gradients = torch.autograd.grad(scalar, wanted, materialize_grads=True)
-    flat = torch.cat([_wide(t.detach()).flatten() for t in tensors_in(output)])
-    return flat, {n: _wide(g) for n, g in zip(parameters, gradients, strict=True)}
-
-
-def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-class _Eps(TorchFunctionMode):
-    """Give every call of torch's norms this eps."""
-
-    places: Mapping[Any, int] = {  # where eps stands among the arguments
-        F.batch_norm: 7,
-        F.instance_norm: 7,
-        F.layer_norm: 4,
-        F.group_norm: 4,
-        torch.group_norm: 4,
-        torch.layer_norm: 4,
-        F.rms_norm: 3,
-    }
-
-    def __init__(self, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        keywords = dict(kwargs or {})
-        place = self.places.get(func)
-        if place is None:
-            return func(*args, **keywords)
-        if len(args) > place:
-            return func(*args[:place], self.eps, *args[place + 1 :], **keywords)
-        return func(*args, **(keywords | {"eps": self.eps}))
-
-
-@contextmanager
-def _eps(eps: float) -> Iterator[None]:
-    with _Eps(eps):
-        yield
-
-
-def _row(name: str, roles: Roles, checked: _Checked, told: Mapping[str, Any]) -> dict[str, Any]:
+def _row(name: str, roles: Roles, checked: Checked, told: Mapping[str, Any]) -> dict[str, Any]:
     candidate = roles.candidates[name]
     row: dict[str, Any] = {
         "weight": name,
@@ -303,7 +164,7 @@ def _row(name: str, roles: Roles, checked: _Checked, told: Mapping[str, Any]) ->
 def _groups(
     parameters: Mapping[str, nn.Parameter],
     roles: Roles,
-    checked: _Checked,
+    checked: Checked,
     rows: list[dict[str, Any]],
 ) -> dict[str, list[str]]:
     """Return the names of the parameters in each group; what was not confirmed is a plain weight."""
@@ -328,7 +189,7 @@ def _group_row(
     group: str,
     names: list[str],
     parameters: Mapping[str, nn.Parameter],
-    checked: _Checked,
+    checked: Checked,
     told: Mapping[str, Any],
 ) -> dict[str, Any]:
     rate, decay = told["learning_rate"], told["weight_decay"]
@@ -352,7 +213,7 @@ def _group_row(
 def _summary(
     parameters: Mapping[str, nn.Parameter],
     roles: Roles,
-    checked: _Checked,
+    checked: Checked,
     rows: list[dict[str, Any]],
     told: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -384,13 +245,13 @@ def _summary(
     }
 
 
-def _idle(name: str, bias: Candidate, roles: Roles, checked: _Checked) -> bool:
+def _idle(name: str, bias: Candidate, roles: Roles, checked: Checked) -> bool:
     """Say whether a bias before a norm has no gradient, as it has where the norm's mean is fixed."""
     scale = _norm_gradient(bias.norms, roles, checked)
     return not scale or checked.gradients[name] <= checked.tolerance * scale
 
 
-def _norm_gradient(norms: tuple[str, ...], roles: Roles, checked: _Checked) -> float | None:
+def _norm_gradient(norms: tuple[str, ...], roles: Roles, checked: Checked) -> float | None:
     """Return the greatest gradient of the norms' own biases, to measure others by."""
     own = [n for n in roles.of_norms if n.rpartition(".")[0] in norms and n.endswith("bias")]
     return max((checked.gradients.get(name, 0.0) for name in own), default=None)

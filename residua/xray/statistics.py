@@ -11,6 +11,7 @@ module's mode.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -24,12 +25,12 @@ from residua.xray.modes import LastingMode
 Statistics = Literal["batch", "detached", "running"]
 
 
-class _BatchNormCalls(LastingMode):
-    """Rewrite calls of F.batch_norm."""
+class BatchNormCalls(LastingMode):
+    """Rewrite calls of F.batch_norm: in training they use the mean and variance that `moments` gives."""
 
-    def __init__(self, detached: bool) -> None:
-        super().__init__()
-        self.detached = detached
+    @abstractmethod
+    def moments(self, input: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return mean and variance (C,) for an input (N, C, ...); None: the batch's, with gradient."""
 
     def see(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Do the operation, batch norm on the statistics that are wanted."""
@@ -50,12 +51,29 @@ class _BatchNormCalls(LastingMode):
             return F.batch_norm(
                 input, running_mean, running_var, weight, bias, False, momentum, eps
             )
-        if not self.detached:
+        found = self.moments(input.detach())
+        if found is None:
             return F.batch_norm(input, None, None, weight, bias, True, momentum, eps)
-        over = [0, *range(2, input.dim())]
-        var, mean = torch.var_mean(input.detach().float(), over, correction=0)
-        mean, var = mean.to(input.dtype), var.to(input.dtype)
-        return F.batch_norm(input, mean, var, weight, bias, False, momentum, eps)
+        return F.batch_norm(input, *found, weight, bias, False, momentum, eps)
+
+
+class _OfTheBatch(BatchNormCalls):
+    """The batch's own statistics, with their gradient or held fixed."""
+
+    def __init__(self, detached: bool) -> None:
+        super().__init__()
+        self.detached = detached
+
+    def moments(self, input: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return the batch's, if they are to be held fixed."""
+        return batch_moments(input) if self.detached else None
+
+
+def batch_moments(input: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and variance of each channel, (N, C, ...) -> (C,), (C,), as batch norm takes them."""
+    over = [0, *range(2, input.dim())]
+    var, mean = torch.var_mean(input.float(), over, correction=0)
+    return mean.to(input.dtype), var.to(input.dtype)
 
 
 @contextmanager
@@ -71,7 +89,7 @@ def norm_statistics(model: nn.Module, statistics: Statistics) -> Iterator[None]:
     for module in model.modules():
         if not _is_random(module):
             module.training = True
-    with _BatchNormCalls(detached=statistics == "detached").lasting():
+    with _OfTheBatch(detached=statistics == "detached").lasting():
         yield
 
 
@@ -79,3 +97,11 @@ def _is_random(module: nn.Module) -> bool:
     """Say whether a layer draws numbers in training: dropout and stochastic depth, by their names."""
     name = type(module).__name__.lower()
     return "drop" in name or "shake" in name
+
+
+def statistics_learned(model: nn.Module) -> bool | None:
+    """Say whether the norms' running averages have moved; None where there are none."""
+    found = [(n.rsplit(".", 1)[-1], b) for n, b in model.named_buffers()]
+    start = {"running_mean": 0.0, "running_var": 1.0}
+    moved = [bool((b != start[name]).any()) for name, b in found if name in start]
+    return any(moved) if moved else None

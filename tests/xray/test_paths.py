@@ -26,7 +26,8 @@ from residua.xray.paths.counting import nesting, share_between
 from residua.xray.paths.exact import effective, run_of
 from residua.xray.paths.forward import Handlers, Samples
 from residua.xray.paths.lengths import Lengthen, by_length, through
-from residua.xray.paths.measure import parts_of, statistics_learned
+from residua.xray.paths.measure import parts_of
+from residua.xray.statistics import statistics_learned
 from residua.xray.subject import Subject
 
 

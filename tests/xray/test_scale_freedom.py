@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
 
 from residua.errors import BadInput
 from residua.models.registry import create_model, record
@@ -323,3 +324,22 @@ def test_no_registered_model_is_called_ill(name):
 def test_only_the_published_biases_of_vgg_are_noted():
     found = findings(create_model("vgg16_bn_cifar"), torch.randn(2, 3, 32, 32))
     assert {finding.check for finding in found} <= {"bias_before_norm"}
+
+
+class Recomputing(nn.Module):
+    """A convolution and its norm, run again for their gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(checkpoint(self.body, 1e-3 * x, use_reentrant=False).mean((2, 3)))
+
+
+def test_the_eps_of_the_check_holds_in_what_a_backward_pass_runs_again() -> None:
+    torch.manual_seed(0)  # inputs so small that the norms' own eps would not let the weight be free
+    result = scale_freedom(Subject(Recomputing(), torch.randn(8, 3, 6, 6)))
+    (row,) = result.tables["weights"].rows
+    assert row["confirmed"] is True and row["gradient_error"] < 1e-4

@@ -22,7 +22,6 @@ from math import prod, sqrt
 from typing import Any
 
 import torch
-from torch import nn
 
 from residua.errors import BadInput, ResiduaError
 from residua.xray.anatomy import Anatomy
@@ -41,7 +40,7 @@ from residua.xray.paths.tables import (
     units_left,
 )
 from residua.xray.result import Result
-from residua.xray.statistics import Statistics
+from residua.xray.statistics import Statistics, statistics_learned
 from residua.xray.subject import Subject
 
 SAMPLES = {"quick": 1, "normal": 2}
@@ -115,14 +114,6 @@ def paths(
     result.figures = figures(result, parts)
     result.notes = _notes(result.summary, parts[0], anatomy, reason, drawn)
     return result
-
-
-def statistics_learned(model: nn.Module) -> bool | None:
-    """Say whether the norms' running averages have moved; None where there are none."""
-    found = [(n.rsplit(".", 1)[-1], b) for n, b in model.named_buffers()]
-    start = {"running_mean": 0.0, "running_var": 1.0}
-    moved = [bool((b != start[name]).any()) for name, b in found if name in start]
-    return any(moved) if moved else None
 
 
 def parts_of(anatomy: Anatomy, nest: Nesting, room: int) -> list[Part]:

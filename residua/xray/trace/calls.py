@@ -9,6 +9,7 @@ control flow takes is the path that is seen.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -35,9 +36,8 @@ class Calls(LastingMode):
         super().__init__()
         self.names = {id(module): name for name, module in model.named_modules()}
         self.entered: Counter[str] = Counter()
-        self.frames: list[
-            list[Any]
-        ] = []  # of running modules: [path, which call, operations so far]
+        # of running modules: [path, which call, operations so far]
+        self.frames: list[list[Any]] = []
 
     def see(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Give the operation its key."""
@@ -48,13 +48,13 @@ class Calls(LastingMode):
         frame[2] += 1
         return self.call(key, func, args, kwargs)
 
+    @abstractmethod
     def call(self, key: Key, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """Do the operation; what a subclass adds to it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def leave(self, key: Key, module: nn.Module, args: Any, output: Any) -> Any:
         """Return what takes the place of a module's output, or None."""
-        raise NotImplementedError
 
     def _enter(self, module: nn.Module, args: Any) -> None:
         name = self.names.get(id(module))
