@@ -221,10 +221,8 @@ def test_reinitialise_draws_all_weights_anew() -> None:
         prescribe(FunctionalNet(), "reinitialise")
 
 
-@pytest.mark.parametrize("remedy", REMEDIES)
+@pytest.mark.parametrize("remedy", sorted(set(REMEDIES) - {"reinitialise"}))
 def test_a_network_that_has_no_place_for_a_remedy_is_told_in_one_line(remedy: str) -> None:
-    if remedy == "reinitialise":
-        return
     x = PICTURES[:, :, :8, :8]
     with pytest.raises(BadInput) as error:
         prescribe(Inception(), remedy, x)
