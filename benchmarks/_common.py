@@ -7,6 +7,7 @@ allocator, its own threads and its own peak of memory.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -59,6 +60,17 @@ class Contender:
         if kind is not None:
             self.process.terminate()
         self.process.wait()
+
+
+def common_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a benchmark whose ways run in processes of their own."""
+    parser.add_argument(
+        "--device", default="auto", help="cpu or cuda; auto: cuda where there is one"
+    )
+    parser.add_argument("--threads", type=int, help="of the CPU; 1 where others use the machine")
+    parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs, no more")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--serve", type=json.loads, help=argparse.SUPPRESS)
 
 
 def serve(answers: dict[str, Callable[..., Any]]) -> None:

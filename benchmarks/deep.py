@@ -20,7 +20,16 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from _common import Contender, caption, machine, peak_megabytes, serve, shown, spread
+from _common import (
+    Contender,
+    caption,
+    common_options,
+    machine,
+    peak_megabytes,
+    serve,
+    shown,
+    spread,
+)
 from rich.console import Console
 from rich.table import Table
 
@@ -165,13 +174,7 @@ def main() -> None:
         "--data", default="digits", help="pictures; scikit-learn's digits by default"
     )
     parser.add_argument("--networks", nargs="+", help="some of them only")
-    parser.add_argument(
-        "--device", default="auto", help="cpu or cuda; auto: cuda where there is one"
-    )
-    parser.add_argument("--threads", type=int, help="of the CPU; 1 where others use the machine")
-    parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs, no more")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--serve", type=json.loads, help=argparse.SUPPRESS)
+    common_options(parser)
     options = parser.parse_args()
     if options.serve is not None:
         facts = {key: value for key, value in options.serve.items() if key != "way"}

@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from _common import Contender, caption, machine, ratios, serve, shown, spread
+from _common import Contender, caption, common_options, machine, ratios, serve, shown, spread
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -366,13 +366,7 @@ def main() -> None:
     parser.add_argument("--full", type=int, default=5000, help="pictures of the full evaluation")
     parser.add_argument("--check", type=int, default=100, help="random points measured in full")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--device", default="auto", help="cpu or cuda; auto: cuda where there is one"
-    )
-    parser.add_argument("--threads", type=int, help="of the CPU; 1 where others use the machine")
-    parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs, no more")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--serve", type=json.loads, help=argparse.SUPPRESS)
+    common_options(parser)
     options = parser.parse_args()
     if options.serve is not None:
         request = options.serve

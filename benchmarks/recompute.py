@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from _common import Contender, caption, machine, peak_megabytes, serve
+from _common import Contender, caption, common_options, machine, peak_megabytes, serve
 from deep import one_batch
 from rich.console import Console
 from rich.table import Table
@@ -130,13 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--network", default="preact_resnet1001_cifar")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument(
-        "--device", default="auto", help="cpu or cuda; auto: cuda where there is one"
-    )
-    parser.add_argument("--threads", type=int, help="of the CPU; 1 where others use the machine")
-    parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs, no more")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--serve", type=json.loads, help=argparse.SUPPRESS)
+    common_options(parser)
     options = parser.parse_args()
     if options.serve is not None:
         request = options.serve
