@@ -12,6 +12,10 @@ Weights alone are read: no data, no gradient, no mode. The outgoing weights of a
 are read, one reading layer at a time; its factor in a norm counts, too. Lengths are relative to the median of
 the layer; units of other groups read other inputs and are no pair. cos = -1 is no singularity under ReLU, but
 dependence of the weights; it is counted apart ("mirrored").
+
+Units that sum to zero are dependent, but a trained classifier's do: the softmax does not see a shift of all
+scores, so cross-entropy's gradients sum to zero over classes and decay takes the sum away. This one direction
+is left out ("balanced") and the next smallest singular value is given.
 """
 
 from __future__ import annotations
@@ -58,6 +62,9 @@ _LAYERS = [
     Column("mirrored", "pairs below its negative"),
     Column("duplicates", "of the alike, pairs equal to working precision, biases too, up to scale"),
     Column("singular", "smallest singular value of units of length one; 1 for orthogonal ones"),
+    Column(
+        "balanced", "whether the smallest was left out: units that sum to zero, as of a softmax"
+    ),
     Column("singular_law", "Marchenko and Pastur's edge"),
     Column("singular_bound", "below is beyond chance"),
 ]
@@ -212,32 +219,46 @@ def _dependence(
     Units without weights, which elimination counts, are left out.
     """
     groups, _, weights = directions.shape
-    smallest: list[tuple[float, int, int]] = []
+    smallest: list[tuple[float, int, int, bool]] = []
     for matrix, length in zip(directions, lengths, strict=True):
-        kept = matrix[length > 0]
+        kept, length = matrix[length > 0], length[length > 0]
         if min(len(kept), weights) < 2:
             continue
         if len(kept) <= weights:
-            kept = kept[_some(len(kept), MOST_SIDE, generator).to(kept.device)]
+            some = _some(len(kept), MOST_SIDE, generator).to(kept.device)
+            kept, length = kept[some], length[some]
         elif weights > MOST_SIDE:
             kept = _unit(kept[:, _some(weights, MOST_SIDE, generator).to(kept.device)])
-        smallest.append((_smallest(kept), *kept.shape))
+        n, read = kept.shape
+        value, after = _smallest(kept, length)
+        balanced = False
+        if after is not None and value < smallest_bound(n, read, chance / groups):
+            value, balanced = after, True
+        smallest.append((value, n, read, balanced))
     if not smallest:
         return {}
-    value, units, read = min(smallest)
+    value, units, read, balanced = min(smallest)
     return {
         "singular": value,
+        "balanced": balanced,
         "singular_law": smallest_typical(units, read),
         "singular_bound": smallest_bound(units, read, chance / groups),
     }
 
 
-def _smallest(units: torch.Tensor) -> float:
-    """Return the smallest singular value of sqrt(d) units (n, d), over sqrt(max(n, d))."""
+def _smallest(units: torch.Tensor, lengths: torch.Tensor) -> tuple[float, float | None]:
+    """Return the smallest singular value of sqrt(d) units (n, d), over sqrt(max(n, d)).
+
+    And the next, where the smallest is mostly that of sum_i lengths_i units_i, the sum of the weights.
+    """
     n, weights = units.shape
-    wide = units.double() if n <= weights else units.double().T
-    squares = torch.linalg.eigvalsh(wide @ wide.T) * (weights / max(n, weights))
-    return math.sqrt(max(float(squares[0]), 0.0))
+    few = n <= weights
+    wide = units.double() if few else units.double().T
+    squares, vectors = torch.linalg.eigh(wide @ wide.T)
+    values = (squares.clamp(min=0) * (weights / max(n, weights))).sqrt().tolist()
+    if few and n > 2 and float(_unit(lengths.double()) @ vectors[:, 0]) ** 2 > 0.5:
+        return values[0], values[1]
+    return values[0], None
 
 
 def _unit(vectors: torch.Tensor) -> torch.Tensor:

@@ -141,6 +141,31 @@ def test_units_that_are_sums_of_others_are_found():
     assert names(layer) == {"dependence"}
 
 
+def trained_by_cross_entropy() -> nn.Linear:
+    torch.manual_seed(0)
+    x, labels = torch.randn(64, 32), torch.arange(64) % 10
+    layer = nn.Linear(32, 10)
+    descent = torch.optim.SGD(layer.parameters(), lr=0.5, weight_decay=0.02)
+    for _ in range(1000):
+        descent.zero_grad()
+        F.cross_entropy(layer(x), labels).backward()
+        descent.step()
+    return layer
+
+
+def test_a_trained_classifier_sums_to_zero_and_is_not_dependent_for_that():
+    layer = trained_by_cross_entropy()
+    weight = layer.weight.detach()
+    assert float(weight.sum(0).norm()) < 1e-4 * float(weight.norm())
+    row = looked_at(layer)[0].tables["layers"].rows[0]
+    assert row["balanced"] and names(layer) == set()
+    unit = F.normalize(weight.double(), dim=1)
+    assert row["singular"] == pytest.approx(float(torch.linalg.svdvals(unit)[-2]), rel=1e-5)
+    weight[9] = weight[:5].sum(0) - weight[5:9].sum(0)  # a second dependence is one
+    weight -= weight.mean(0)
+    assert names(layer) == {"dependence"}
+
+
 def test_units_nearer_than_chance_but_not_singular_are_a_note():
     torch.manual_seed(0)
     layer = nn.Linear(256, 32, bias=False)
