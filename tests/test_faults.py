@@ -21,7 +21,8 @@ from residua.nn.regularisers import DROPS, make_drop
 
 LIGHTEST = {}
 for known in sorted(records().values(), key=lambda known: known.parameters):
-    LIGHTEST.setdefault(known.family, known)
+    if known.task == "classification":
+        LIGHTEST.setdefault(known.family, known)
 WITH_NORM = [known.name for known in LIGHTEST.values() if "norm" in known.options()]
 
 NORM_FREE = {"fixup", "nf_resnet"}  # which take no norm layer at all

@@ -24,6 +24,9 @@ def models(
         str, typer.Argument(help="A name with wild cards, in quotes: 'resnet*_cifar'.")
     ] = "*",
     family: Annotated[str | None, typer.Option(help="Only models of this family.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Only models for classification, segmentation or pose.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
 ) -> None:
     """List the networks that can be built, with their sizes and papers.
@@ -31,9 +34,9 @@ def models(
     One name alone shows the options that it takes. Multiply-adds count convolutions and linear
     layers, for one picture of the size in the table.
     """
-    from residua.models import records
+    from residua.models import list_models, records
 
-    known = records()
+    known = {name: records()[name] for name in list_models(task=task)}
     families = {record.family for record in known.values()}
     if family is not None and family not in families:
         hint = nearest(family, families)
@@ -64,7 +67,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def _facts(record: Record) -> dict[str, Any]:
     fields = (
-        *("name", "family", "parameters", "multiply_adds"),
+        *("name", "family", "task", "dims", "parameters", "multiply_adds"),
         *("input_size", "smallest", "num_classes", "paper"),
     )
     return {field: getattr(record, field) for field in fields}
@@ -88,7 +91,7 @@ def _table(chosen: list[Record]) -> Table:
                 record.name,
                 f"{record.parameters:,}",
                 in_short(record.multiply_adds),
-                f"{record.input_size}x{record.input_size}",
+                "x".join([str(record.input_size)] * record.dims),
                 record.paper,
             )
         table.add_section()

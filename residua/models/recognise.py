@@ -55,7 +55,8 @@ def registered_as(shapes: Shapes) -> list[str]:
     """
     found = []
     for name, record in records().items():
-        if record.parameters == _parameters(shapes, record):
+        of_scores = record.task == "classification"
+        if of_scores and record.parameters == _parameters(shapes, record):
             model = _on_meta(name, *_classes_and_channels(shapes))
             if body(shapes_of(model)) == body(shapes):
                 found.append(name)

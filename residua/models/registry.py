@@ -25,6 +25,7 @@ class Record:
     parameters and multiply_adds hold for three input channels, `num_classes` classes and square
     pictures of `input_size` pixels; a multiply-add counts convolutions and linear layers only.
     smallest is the least side of a picture that the model takes.
+    task: what it is for, one of TASKS. dims: spatial dimensions of its input; 3 are volumes.
     """
 
     name: str
@@ -38,12 +39,17 @@ class Record:
     preset: Mapping[str, Any] = field(repr=False)
     defaults: Mapping[str, Any] = field(repr=False)
     smallest: int = 1
+    task: str = "classification"
+    dims: int = 2
 
     def options(self) -> list[str]:
         """Return the names of the options that `create_model` takes for this model."""
         names = inspect.signature(self.builder).parameters
         return [name for name in names if name not in self.preset]
 
+
+# classification (N, classes); segmentation (N, classes, *size); pose (N, joints, H / 4, W / 4)
+TASKS = ("classification", "segmentation", "pose")
 
 _RECORDS: dict[str, Record] = {}
 
@@ -61,6 +67,8 @@ def register(
     preset: Mapping[str, Any],
     defaults: Mapping[str, Any] | None = None,
     smallest: int = 1,
+    task: str = "classification",
+    dims: int = 2,
 ) -> None:
     """Add a model, made by `builder(**preset, **options)`.
 
@@ -79,6 +87,8 @@ def register(
         preset=preset,
         defaults=defaults or {},
         smallest=smallest,
+        task=task,
+        dims=dims,
     )
 
 
@@ -102,13 +112,21 @@ def record(name: str) -> Record:
     return known[name]
 
 
-def list_models(pattern: str = "*") -> list[str]:
+def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
     """Return the model names that match a glob pattern, in the order of the families.
+
+    task: only models for this one of TASKS.
 
     >>> list_models("resnet1[08]")
     ['resnet18']
     """
-    return [name for name in records() if fnmatch.fnmatchcase(name, pattern)]
+    if task not in (None, *TASKS):
+        raise BadInput(f"no task is called {task!r}: there are {', '.join(TASKS)}")
+    return [
+        name
+        for name, known in records().items()
+        if fnmatch.fnmatchcase(name, pattern) and task in (None, known.task)
+    ]
 
 
 def create_model(

@@ -47,7 +47,7 @@ def test_json_has_every_fact_of_at_least_120_models(capsys: pytest.CaptureFixtur
     assert len(found) >= 120
     for model in found:
         assert set(model) == {
-            *("name", "family", "parameters", "multiply_adds"),
+            *("name", "family", "task", "dims", "parameters", "multiply_adds"),
             *("input_size", "smallest", "num_classes", "paper"),
         }
         assert model["paper"] and model["parameters"] > 0 and model["multiply_adds"] > 0

@@ -1,4 +1,4 @@
-"""What holds for every registered model, whatever its family: one body, every name.
+"""What holds for every registered classification model, whatever its family: one body, every name.
 
 What needs weights runs for the FAST models; the others are marked slow. What needs shapes alone runs for
 all of them, on torch's meta device.
@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from residua.models import create_model, list_models, record, records
+from residua.models import create_model, list_models, record
 from residua.models.residual import residual_network
 from residua.nn import NoShortcut, is_norm
 from residua.nn.regularisers import (
@@ -63,7 +63,9 @@ def work(name):
 def families():
     """The names of each family, least work first."""
     found = {}
-    for name in sorted(list_models(), key=lambda name: work(name) * record(name).parameters):
+    for name in sorted(
+        list_models(task="classification"), key=lambda name: work(name) * record(name).parameters
+    ):
         found.setdefault(record(name).family, []).append(name)
     return found
 
@@ -71,7 +73,7 @@ def families():
 LIGHTEST = {names[0] for names in families().values()}
 FAST = LIGHTEST | {
     name
-    for name in list_models()
+    for name in list_models(task="classification")
     if depth(name) <= MOST_DEPTH
     and record(name).parameters <= MOST_PARAMETERS
     and work(name) <= MOST_WORK
@@ -79,7 +81,7 @@ FAST = LIGHTEST | {
 
 
 # Shapes of a thousand layers take seconds, too.
-SHAPES = {name for name in list_models() if depth(name) < 1000}
+SHAPES = {name for name in list_models(task="classification") if depth(name) < 1000}
 
 
 def marked(names, fast):
@@ -88,7 +90,10 @@ def marked(names, fast):
 
 @pytest.fixture(
     scope="module",
-    params=marked([n for n in list_models() if record(n).parameters <= MOST_IN_MEMORY], FAST),
+    params=marked(
+        [n for n in list_models(task="classification") if record(n).parameters <= MOST_IN_MEMORY],
+        FAST,
+    ),
 )
 def name(request):
     return request.param
@@ -247,7 +252,7 @@ def scores(model, channels, *size):
         return model(torch.empty(1, channels, *size))
 
 
-@pytest.mark.parametrize("name", marked(list_models(), SHAPES))
+@pytest.mark.parametrize("name", marked(list_models(task="classification"), SHAPES))
 def test_other_channels_and_classes_change_the_first_and_last_layers_only(name):
     usual = usual_shapes(name)
     for channels, classes in ((1, 1), (4, 12)):
@@ -260,7 +265,7 @@ def test_other_channels_and_classes_change_the_first_and_last_layers_only(name):
         assert [k for k in usual if usual[k] != changed[k]] == ends != []
 
 
-@pytest.mark.parametrize("name", marked(list_models(), SHAPES))
+@pytest.mark.parametrize("name", marked(list_models(task="classification"), SHAPES))
 def test_features_only_leaves_out_the_head_and_names_the_stages(name):
     body = built(name, features_only=True)
     assert list(body.state_dict()) == [
@@ -281,7 +286,9 @@ def test_features_only_leaves_out_the_head_and_names_the_stages(name):
             assert m.shape[2:] == tuple((s - 1) // (first * 2**i) + 1 for s in size)
 
 
-@pytest.mark.parametrize("name", [n for n, known in records().items() if known.smallest > 1])
+@pytest.mark.parametrize(
+    "name", [n for n in list_models(task="classification") if record(n).smallest > 1]
+)
 def test_the_smallest_picture_is_the_smallest(name):
     smallest = record(name).smallest
     model = built(name)
@@ -294,7 +301,9 @@ def test_the_smallest_picture_is_the_smallest(name):
 # -- torch.compile ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", marked([n for n in list_models() if n in FAST], LIGHTEST))
+@pytest.mark.parametrize(
+    "name", marked([n for n in list_models(task="classification") if n in FAST], LIGHTEST)
+)
 @torch.no_grad()
 def test_a_network_compiles_into_one_graph(name):
     """Traced as for any backend, without making machine code."""

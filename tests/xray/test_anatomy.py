@@ -35,7 +35,10 @@ def deep(name: str) -> bool:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.slow) if deep(n) else n for n in records()],
+    [
+        pytest.param(n, marks=pytest.mark.slow) if deep(n) else n
+        for n in residua.list_models(task="classification")
+    ],
 )
 def test_units_of_a_registered_model_are_its_skip_modules(name: str) -> None:
     side = max(records()[name].smallest, 32)
