@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	    "$$($(PYTHON) --version 2>&1): run 'make PYTHON=python3.12 ...' with one that is." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) -e '.[dev]'
+	$(PIP) -e '.[dev,volumes,pose]'
 	@touch $@
 
 demo: install  ## train on real handwritten digits and write a report
