@@ -11,6 +11,7 @@ import torch
 
 from residua.data.batches import Batches
 from residua.models import create_model
+from residua.training.classification.objective import Classification
 from residua.training.devices import choose_device, make_fabric
 from residua.training.fit import Loop
 from residua.training.memory import keep_freed_memory
@@ -77,9 +78,9 @@ def make_loop(
             pictures, labels, batch_size=batch, seed=0, size=size, train=True, device=where
         ),
         optimiser=make_optimiser(model, recipe.optimiser, LR),
-        mean=torch.tensor(MEAN, device=where),
-        std=torch.tensor(STD, device=where),
-        classes=classes,
+        objective=Classification(
+            recipe, torch.tensor(MEAN, device=where), torch.tensor(STD, device=where), classes
+        ),
         state=State(),
         evaluate=lambda _: {"loss": 0.0, "accuracy": 0.0},
         save=lambda _: None,

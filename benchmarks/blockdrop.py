@@ -37,8 +37,8 @@ from torch import nn
 import residua
 from residua.data.batches import Batches, to_input
 from residua.data.pictures import open_pictures
-from residua.training import inputs
 from residua.training.blockdrop import BlockDrop, BlockDropSettings, save_pair, train_policy
+from residua.training.classification import inputs
 from residua.training.folder import read_json
 from residua.training.memory import keep_freed_memory
 from residua.training.recipe import build, read_yaml, seconds

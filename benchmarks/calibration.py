@@ -30,14 +30,14 @@ from rich.table import Table
 import residua
 from residua.data.batches import to_input
 from residua.nn.norms.monte_carlo import collect_statistics
-from residua.training import inputs
+from residua.training.classification import inputs
+from residua.training.classification.materials import decide, gather, training_batches
+from residua.training.classification.measures import Predictions, calibration, summary
 from residua.training.devices import choose_device
-from residua.training.materials import decide, gather, training_batches
 from residua.training.recipe import with_overrides
 from residua.training.recipes import load_recipe
 from residua.training.request import Request
 from residua.training.state import Watcher
-from residua.training.task import Predictions, calibration, summary
 
 WAYS = ("plain", "monte_carlo")
 MEASURES = ("ece", "loss", "accuracy")

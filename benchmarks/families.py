@@ -29,14 +29,15 @@ from rich.table import Table
 
 import residua
 from residua.models import record
+from residua.training.classification.materials import decide, gather, training_batches
 from residua.training.devices import choose_device
-from residua.training.materials import decide, gather, training_batches
 from residua.training.memory import keep_freed_memory
 from residua.training.plan import Trial
 from residua.training.recipe import Recipe, seconds, with_overrides
 from residua.training.recipes import load_recipe
 from residua.training.request import Request
 from residua.training.state import Watcher
+from residua.training.tasks import TASKS
 
 PRECISIONS = ("32-true", "bf16-mixed")
 ROUNDS, QUICK_ROUNDS = 5, 1
@@ -63,9 +64,9 @@ class Network:
         card = decide(material, request, chosen, Watcher())
         self.recipe = material.recipe
         batches = training_batches(material, card, request, chosen, 0, 1)
-        mean, std = (t.to(chosen) for t in card.normalisation.tensors())
+        objective = TASKS[card.task].objective(material, card, 0, chosen)
         torch.manual_seed(0)
-        self.trial = Trial(card.build().to(chosen), batches, mean, std, chosen)
+        self.trial = Trial(card.build().to(chosen), batches, objective, chosen)
 
     def time(self, precision: str, limit: float) -> float:
         """Return the seconds of a step, timed anew."""

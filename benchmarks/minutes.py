@@ -44,10 +44,12 @@ from residua.data.batches import to_input
 from residua.data.decode import EXTENSIONS
 from residua.data.naming import natural_key
 from residua.models import create_model
+from residua.training.cards import ModelCard
+from residua.training.classification.inputs import augmentation_of
+from residua.training.classification.measures import classification_loss
 from residua.training.devices import choose_device
 from residua.training.fit import Loop
-from residua.training.folder import ModelCard, RunFolder
-from residua.training.inputs import augmentation_of
+from residua.training.folder import RunFolder
 from residua.training.optimisers import lr_factor, parameter_groups
 from residua.training.recipe import Recipe, build, seconds, with_overrides
 from residua.training.recipes import load_recipe
@@ -55,7 +57,6 @@ from residua.training.request import Request
 from residua.training.run import Run
 from residua.training.session import Session
 from residua.training.state import State, Watcher
-from residua.training.task import classification_loss
 
 WORKERS = 2
 TEST_BATCH = 250

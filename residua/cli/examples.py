@@ -13,7 +13,8 @@ from residua.cli.targets import Target
 from residua.data.batches import to_input
 from residua.data.decode import EXTENSIONS
 from residua.errors import BadInput
-from residua.training.inputs import Shape, measure, picture_files
+from residua.training.cards import Shape
+from residua.training.classification.inputs import measure, picture_files
 from residua.xray.subject import Subject
 
 

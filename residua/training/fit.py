@@ -22,17 +22,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from residua.data.augmentation import mix
-from residua.data.batches import Batch, Batches, to_input
+from residua.data.batches import Batch, Batches
 from residua.data.counter import bits
 from residua.errors import ResiduaError
 from residua.training.average import Average
+from residua.training.objective import Objective, parts_of
 from residua.training.optimisers import lr_factor, restore_optimiser
 from residua.training.plan import Plan
 from residua.training.recipe import Recipe
 from residua.training.recorder import FlightRecorder, warnings
 from residua.training.state import State, Watcher
-from residua.training.task import classification_loss
 
 TRACE_POINTS = 1000  # steps of a run whose loss is kept for the report, about
 MOST_SKIPPED = 20  # batches in a row
@@ -60,9 +59,7 @@ class Loop:
     seed: int
     batches: Batches
     optimiser: torch.optim.Optimizer
-    mean: torch.Tensor
-    std: torch.Tensor
-    classes: int
+    objective: Objective
     state: State
     evaluate: Callable[[nn.Module], dict[str, Any]]  # measures of the validation split
     save: Callable[[Loop], None]  # writes the checkpoint
@@ -72,6 +69,7 @@ class Loop:
     average: Average | None = None
     frozen: list[nn.Module] = field(default_factory=list)  # norms that stay in evaluation mode
     polish: Callable[[nn.Module], object] | None = None  # done to the result after the last step
+    score: str = "accuracy"  # the measure by which weights are best; larger is better
 
     def __post_init__(self) -> None:
         module: Any = torch.compile(self.model) if self.plan.compile else self.model
@@ -207,43 +205,16 @@ class Loop:
     def _forward_backward(self, step: int, batch: Batch) -> torch.Tensor:
         """Return the mean loss; gradients are summed over the parts of the batch."""
         parts = min(self.recipe.accumulate, len(batch.labels))
-        # Parts differ by one picture at most: chunk could leave a last part of one, too few for a norm.
-        pictures, labels = batch.pictures.tensor_split(parts), batch.labels.tensor_split(parts)
         total: torch.Tensor | None = None
-        for i, (some, truth) in enumerate(zip(pictures, labels, strict=True)):
-            x = to_input(some, self.mean, self.std)
-            x, targets = self._mixed(x, truth, step * parts + i)
-            more = i + 1 < len(pictures)
+        for i, part in enumerate(parts_of(batch, parts)):
+            more = i + 1 < parts
             with self.fabric.no_backward_sync(self.wrapped, enabled=more):
-                loss = classification_loss(
-                    self.recipe.loss,
-                    self.wrapped(x),
-                    targets,
-                    self.recipe.label_smoothing,
-                    self.recipe.target_threshold,
-                )
-                loss = loss * (len(truth) / len(batch.labels)) if parts > 1 else loss
+                loss = self.objective.loss(self.wrapped, part, step * parts + i)
+                loss = loss * (len(part.labels) / len(batch.labels)) if parts > 1 else loss
                 self.fabric.backward(loss)
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
         return total
-
-    def _mixed(
-        self, x: torch.Tensor, labels: torch.Tensor, counter: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        section = self.recipe.augmentation
-        if not (section.mixup or section.cutmix):
-            return x, labels
-        return mix(
-            x,
-            labels,
-            self.classes,
-            mixup=section.mixup,
-            cutmix=section.cutmix,
-            smoothing=self.recipe.label_smoothing,
-            seed=self.seed,
-            step=counter,
-        )
 
     # -- when the loss is not a number ----------------------------------------------------------------
 
@@ -346,12 +317,12 @@ class Loop:
             "minutes": state.seconds / 60,
             "train_loss": train_loss,
             "val_loss": measures["loss"],
-            "val_accuracy": measures["accuracy"],
+            f"val_{self.score}": measures[self.score],
             "lr": self.lr(state.step - 1),
         }
         state.history.append(row)
-        if row["val_accuracy"] >= state.best_accuracy:
-            state.best_accuracy, state.best_step = row["val_accuracy"], state.step
+        if measures[self.score] >= state.best_score:
+            state.best_score, state.best_step = measures[self.score], state.step
             self.keep_best(self)
         self.watcher.evaluated(row)
 

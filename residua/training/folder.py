@@ -12,18 +12,16 @@ metrics.csv, events.*    the curves; report.html the page for people
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import nn
 
 from residua.errors import BadInput
-from residua.models import create_model
+from residua.training.cards import Card, card_of
 from residua.training.checkpoint import is_aside, read_tensors, write_tensors, write_text
-from residua.training.inputs import Normalisation, Shape
 
 MODEL_FORMAT = "residua-model-1"
 
@@ -104,41 +102,7 @@ def read_json(path: Path) -> Any:
         raise BadInput(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
 
 
-@dataclass(frozen=True)
-class ModelCard:
-    """Everything that is needed to build a trained model again and to feed it."""
-
-    name: str
-    options: dict[str, Any]
-    classes: tuple[str, ...]
-    shape: Shape
-    normalisation: Normalisation
-    flip: bool  # evaluation also looks at the mirrored picture
-
-    def build(self) -> nn.Module:
-        """Return the network with fresh weights, channels last."""
-        model = create_model(self.name, len(self.classes), self.shape.channels, **self.options)
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ModelCard:
-        """Return the card that `as_dict` gave."""
-        norm = values["normalisation"]
-        return cls(
-            values["name"],
-            values["options"],
-            tuple(values["classes"]),
-            Shape(**values["shape"]),
-            Normalisation(tuple(norm["mean"]), tuple(norm["std"])),
-            values["flip"],
-        )
-
-
-def write_model(path: Path, model: nn.Module, card: ModelCard, facts: dict[str, Any]) -> None:
+def write_model(path: Path, model: nn.Module, card: Card, facts: dict[str, Any]) -> None:
     """Write weights and card as one safetensors file; `facts` (accuracy, versions) go with them."""
     metadata = {
         "format": MODEL_FORMAT,
@@ -148,13 +112,13 @@ def write_model(path: Path, model: nn.Module, card: ModelCard, facts: dict[str, 
     write_tensors(path, model.state_dict(), metadata)
 
 
-def read_model(path: Path) -> tuple[nn.Module, ModelCard, dict[str, Any]]:
+def read_model(path: Path) -> tuple[nn.Module, Card, dict[str, Any]]:
     """Return the trained network (evaluation mode, CPU), its card and its facts."""
     tensors, metadata = read_tensors(path)
     if metadata.get("format") != MODEL_FORMAT:
         raise BadInput(f"{path}: not a model that residua trained ({MODEL_FORMAT})")
     try:
-        card = ModelCard.from_dict(json.loads(metadata["card"]))
+        card = card_of(json.loads(metadata["card"]))
         facts: dict[str, Any] = json.loads(metadata["facts"])
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(f"{path}: a damaged model file ({error})") from None

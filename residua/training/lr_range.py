@@ -14,11 +14,9 @@ from dataclasses import dataclass
 
 import torch
 
-from residua.data.batches import to_input
 from residua.training.optimisers import make_optimiser
-from residua.training.plan import Trial, autocast
+from residua.training.plan import Trial
 from residua.training.recipe import Recipe
-from residua.training.task import classification_loss
 
 LOWEST, HIGHEST = 1e-5, 10.0
 STEPS = 100
@@ -49,9 +47,7 @@ def range_test(recipe: Recipe, trial: Trial, steps: int = STEPS, seed: int = 0) 
         for group in optimiser.param_groups:
             group["lr"] = lr
         batch = trial.batches.batch(step)
-        x = to_input(batch.pictures, trial.mean, trial.std)
-        with autocast(trial.device, "32-true"):
-            loss = classification_loss(recipe.loss, model(x), batch.labels, recipe.label_smoothing)
+        loss = trial.loss(model, batch, step, "32-true")
         average = SMOOTHING * average + (1 - SMOOTHING) * float(loss.detach())
         smoothed = average / (1 - SMOOTHING ** (step + 1))
         if not math.isfinite(smoothed) or (losses and smoothed > LOST * min(losses)):

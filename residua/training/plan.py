@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from residua.data.batches import Batch, Batches, to_input
+from residua.data.batches import Batch, Batches
 from residua.errors import BadInput
+from residua.training.objective import Objective, as_float
 from residua.training.optimisers import make_optimiser
 from residua.training.recipe import Recipe, seconds
-from residua.training.task import classification_loss
 
 WARM_STEPS, TIMED_STEPS = 1, 30
 LEAST_TIMED = 2
@@ -81,8 +81,7 @@ class Trial:
 
     model: nn.Module
     batches: Batches
-    mean: torch.Tensor
-    std: torch.Tensor
+    objective: Objective
     device: torch.device
     known: dict[tuple[str, int, int], float] = field(default_factory=dict)  # timed already
 
@@ -105,10 +104,7 @@ class Trial:
         began = start = time.perf_counter()
         with contextlib.closing(self._iterate(WARM_STEPS + TIMED_STEPS)) as batches:
             for batch in batches:
-                x = to_input(batch.pictures, self.mean, self.std)
-                with autocast(self.device, precision):
-                    scores = model(x).float()
-                torch.autograd.backward(classification_loss(recipe.loss, scores, batch.labels))
+                torch.autograd.backward(self.loss(model, batch, len(times), precision))
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
                 synchronise(self.device)
@@ -119,6 +115,15 @@ class Trial:
         self.batches.set_size(before)
         return statistics.median(times[WARM_STEPS:])
 
+    def loss(self, model: nn.Module, batch: Any, counter: int, precision: str) -> torch.Tensor:
+        """Return the loss of a batch, computed as the loop does in that precision."""
+
+        def network(x: torch.Tensor) -> Any:
+            with autocast(self.device, precision):
+                return as_float(model(x))
+
+        return self.objective.loss(network, batch, counter)
+
     def _iterate(self, steps: int) -> Generator[Batch, None, None]:
         """Yield batches as the loop gets them, from workers where it has some."""
         yield from self.batches.iterate(0, steps)
@@ -128,7 +133,7 @@ class Trial:
         """Return the seconds of one picture's evaluation."""
         model = copy.deepcopy(self.model).eval()
         batch = self.batches.batch(0)
-        x = to_input(batch.pictures, self.mean, self.std)
+        x = self.objective.inputs(batch)
         times = []
         for _ in range(3):
             start = time.perf_counter()

@@ -5,19 +5,18 @@ The equation, and which variance it is, are in `residua.nn.norms.precise`.
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
-from residua.data.batches import Batches, to_input
+from residua.data.batches import Batches
 from residua.nn.norms import precise_statistics, running_norms
+from residua.training.objective import Objective
 
 
 def precise_bn(
     model: nn.Module,
     batches: Batches,
     n: int,
-    mean: torch.Tensor,
-    std: torch.Tensor,
+    objective: Objective,
     frozen: tuple[str, ...] = (),
 ) -> int:
     """Set the running statistics of every batch norm from n batches; return how many norms.
@@ -32,5 +31,5 @@ def precise_bn(
     }
     if not norms or n < 1:
         return 0
-    inputs = (to_input(batch.pictures, mean, std) for batch in batches.iterate(0, n))
+    inputs = (objective.inputs(batch) for batch in batches.iterate(0, n))
     return precise_statistics(model, inputs, norms)

@@ -25,6 +25,7 @@ class Request:
     head: Literal["keep", "new"] = "keep"
     skip_unreadable: bool = False
     command: str = ""
+    task: str = "classification"
 
     def as_config(self) -> dict[str, Any]:
         """Return the contents of config.yaml."""

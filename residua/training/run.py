@@ -17,12 +17,18 @@ from residua.data.batches import to_input
 from residua.data.decode import EXTENSIONS
 from residua.data.pictures import Pictures, Split, open_pictures
 from residua.errors import BadInput
-from residua.training import inputs
+from residua.training.cards import ModelCard
+from residua.training.classification import inputs
+from residua.training.classification.evaluation import predict_all
+from residua.training.classification.measures import (
+    Predictions,
+    calibration,
+    scores_by_class,
+    summary,
+)
 from residua.training.devices import choose_device, make_fabric
-from residua.training.evaluation import predict_all
-from residua.training.folder import ModelCard, RunFolder, read_json, read_model
+from residua.training.folder import RunFolder, read_json, read_model
 from residua.training.recipe import read_yaml
-from residua.training.task import Predictions, calibration, scores_by_class, summary
 
 EVALUATION_BATCH = 256
 
@@ -49,10 +55,17 @@ class Run:
     def _read(self) -> tuple[nn.Module, ModelCard, dict[str, Any]]:
         for path in (self.folder.model, self.folder.best):
             if path.exists():
-                return read_model(path)
+                return self.opened(path)
         if self.folder.path.suffix == ".safetensors" and self.folder.path.is_file():
-            return read_model(self.folder.path)
+            return self.opened(self.folder.path)
         raise BadInput(f"{self.folder.path}: no trained model there ({self.folder.model.name})")
+
+    def opened(self, path: Path) -> tuple[nn.Module, ModelCard, dict[str, Any]]:
+        """Return the network (evaluation mode, CPU), card and facts of a model file of this task."""
+        model, card, facts = read_model(path)
+        if not isinstance(card, ModelCard):
+            raise BadInput(f"{path}: is a model for {card.task}, not for {ModelCard.task}")
+        return model, card, facts
 
     @property
     def model(self) -> nn.Module:

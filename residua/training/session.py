@@ -21,16 +21,14 @@ from torch import nn
 from residua.errors import BadInput, ResiduaError
 from residua.models.weights import load_weights
 from residua.nn.norms import tracks_statistics
-from residua.training import checkpoint, inputs
+from residua.training import checkpoint
 from residua.training.average import Average, freeze
+from residua.training.cards import Card, card_of
 from residua.training.devices import choose_device, first_does, is_main, make_fabric, world_size
-from residua.training.evaluation import predict_all
-from residua.training.finish import finish
 from residua.training.fit import InterruptedRunError, Loop
-from residua.training.folder import ModelCard, RunFolder, read_json, write_model
+from residua.training.folder import RunFolder, read_json, write_model
 from residua.training.logs import Logged, Logs
 from residua.training.lr_range import RangeTest, range_test
-from residua.training.materials import Material, decide, gather, training_batches
 from residua.training.memory import keep_freed_memory
 from residua.training.optimisers import make_optimiser
 from residua.training.plan import Plan, Trial, lengthened, make_plan
@@ -39,7 +37,8 @@ from residua.training.recipe import Recipe
 from residua.training.request import Request
 from residua.training.run import Run
 from residua.training.state import State, Watcher
-from residua.training.task import summary
+from residua.training.task import Material
+from residua.training.tasks import task_named
 from residua.training.versions import versions
 
 
@@ -51,6 +50,7 @@ class Session:
         self.watcher = watcher if is_main() else Watcher()  # one rank speaks
         self.began = time.monotonic()
         self.device = choose_device(request.device)
+        self.task = task_named(request.task)
         if self.device.type == "cpu":
             keep_freed_memory()
 
@@ -59,7 +59,7 @@ class Session:
     def start(self, overwrite: bool) -> Run:
         """Begin a run in an empty folder."""
         first_does(lambda: self._refuse(overwrite))
-        material = gather(self.request, None, self.watcher)
+        material = self.task.gather(self.request, None, self.watcher)
         if is_main():
             self.folder.clear()
             self.folder.write_config(self.request.as_config())
@@ -84,7 +84,7 @@ class Session:
             self.folder.tidy()
         if longer is not None:
             self.request = self.request.changed(recipe=longer)
-        material = gather(self.request, split, self.watcher)
+        material = self.task.gather(self.request, split, self.watcher)
         if split is None and is_main():
             self._write_split(material)
         with self._resumable():
@@ -107,13 +107,13 @@ class Session:
 
     def find_lr(self) -> RangeTest:
         """Run a learning-rate range test; nothing is written."""
-        material = gather(self.request, None, self.watcher)
-        card = decide(material, self.request, self.device, self.watcher)
+        material = self.task.gather(self.request, None, self.watcher)
+        card = self.task.decide(material, self.request, self.device, self.watcher)
         trial = self._trial(material, card, self._model(card))
         return range_test(material.recipe, trial, seed=self.request.seed)
 
     def _write_split(self, material: Material) -> None:
-        checkpoint.write_text(self.folder.split, json.dumps(material.pictures.split_record))
+        checkpoint.write_text(self.folder.split, json.dumps(material.split_record))
 
     # -- deciding -----------------------------------------------------------------------------------
 
@@ -123,12 +123,12 @@ class Session:
         state = State.from_dict(saved["state"]) if saved else State()
         setup = first_does(lambda: self._decided(saved))
         if setup is None:
-            card = decide(material, self.request, self.device, self.watcher)
+            card = self.task.decide(material, self.request, self.device, self.watcher)
             model = self._model(card)
             plan = first_does(lambda: self._plan(material, card, model))
         else:
-            card, plan = ModelCard.from_dict(setup["card"]), Plan.from_dict(setup["plan"])
-            material.decode(card.shape, self.watcher)
+            card, plan = card_of(setup["card"]), Plan.from_dict(setup["plan"])
+            self.task.prepare(material, card, self.watcher)
             model = self._model(card, fresh=saved is None)
             if longer is not None:
                 old, done = plan, state.step
@@ -137,7 +137,7 @@ class Session:
         if is_main():
             checkpoint.write_text(self.folder.setup, json.dumps(setup, indent=1))
             self.folder.write_config(self.request.as_config())
-        run = Run(self.folder, self.request.device)
+        run = self.task.run(self.folder, self.request.device)
         config, threads = self.request.as_config(), torch.get_num_threads()
         torch.set_num_threads(plan.threads)
         try:
@@ -147,7 +147,9 @@ class Session:
                 )
             else:
                 self._run(material, card, plan, setup, model, state, saved)
-            run.measures = finish(self.folder, config, material, state, plan, run, self.watcher)
+            run.measures = self.task.finish(
+                self.folder, config, material, state, plan, run, self.watcher
+            )
         finally:
             torch.set_num_threads(threads)
         return run
@@ -159,7 +161,7 @@ class Session:
             return setup
         return saved["setup"] if saved else None
 
-    def _model(self, card: ModelCard, fresh: bool = True) -> nn.Module:
+    def _model(self, card: Card, fresh: bool = True) -> nn.Module:
         """Return the network to begin with; one that goes on takes its weights from the checkpoint."""
         torch.manual_seed(self.request.seed)
         model = card.build()
@@ -168,16 +170,18 @@ class Session:
             self.watcher.note(str(report))
         return model
 
-    def _trial(self, material: Material, card: ModelCard, model: nn.Module) -> Trial:
+    def _trial(self, material: Material, card: Card, model: nn.Module) -> Trial:
         """Return what is needed to time steps; the batches are one rank's share."""
-        batches = training_batches(material, card, self.request, self.device, 0, world_size())
-        mean, std = (t.to(self.device) for t in card.normalisation.tensors())
+        batches = self.task.training_batches(
+            material, card, self.request, self.device, 0, world_size()
+        )
+        objective = self.task.objective(material, card, self.request.seed, self.device)
         freeze(model, material.recipe.freeze)
-        return Trial(model.to(self.device), batches, mean, std, self.device)
+        return Trial(model.to(self.device), batches, objective, self.device)
 
-    def _plan(self, material: Material, card: ModelCard, model: nn.Module) -> Plan:
-        recipe, splits = material.recipe, material.pictures.splits
-        batch = min(recipe.batch, len(splits["train"]))
+    def _plan(self, material: Material, card: Card, model: nn.Module) -> Plan:
+        recipe, looks = material.recipe, material.looks
+        batch = min(recipe.batch, len(material.names))
         least = 2 if any(tracks_statistics(m) for m in model.modules()) else 1
         if batch // world_size() // recipe.accumulate < least:
             raise BadInput(
@@ -196,8 +200,8 @@ class Session:
             trial,
             lr=lr,
             spent=time.monotonic() - self.began,
-            evaluated=len(splits["val"]),
-            tested=len(splits.get("test", splits["val"])),
+            evaluated=looks["val"],
+            tested=looks.get("test", looks["val"]),
             say=self.watcher.note,
         )
         torch.set_num_threads(threads)
@@ -210,7 +214,7 @@ class Session:
         longer: Recipe,
         done: int,
         material: Material,
-        card: ModelCard,
+        card: Card,
         model: nn.Module,
     ) -> Plan:
         """Return the plan of a run made longer; its schedule is that of the whole new length."""
@@ -218,14 +222,14 @@ class Session:
         total = steps + done if longer.budget else steps
         if total <= done:
             raise BadInput(f"step {done} is done already: {total} steps in all are not longer")
-        return lengthened(plan, longer, card.shape.size, total)
+        return lengthened(plan, longer, card.size, total)
 
     # -- training ---------------------------------------------------------------------------------
 
     def _run(
         self,
         material: Material,
-        card: ModelCard,
+        card: Card,
         plan: Plan,
         setup: dict[str, Any],
         model: nn.Module,
@@ -260,33 +264,16 @@ class Session:
         fabric: Fabric,
         logs: Logs | None,
         material: Material,
-        card: ModelCard,
+        card: Card,
         plan: Plan,
         setup: dict[str, Any],
         model: nn.Module,
         state: State,
     ) -> Loop:
-        recipe, folder, names = (
-            material.recipe,
-            self.folder,
-            material.pictures.splits["train"].names,
-        )
+        recipe, folder, names = material.recipe, self.folder, material.names
         model = model.to(fabric.device)
         frozen = freeze(model, recipe.freeze)
-        mean, std = (t.to(fabric.device) for t in card.normalisation.tensors())
-        validation = inputs.evaluation_batches(
-            material.stores["val"],
-            material.pictures.splits["val"].labels,
-            card.shape,
-            recipe.evaluation.batch_size or recipe.batch,
-            fabric.device,
-            fabric.global_rank,
-            fabric.world_size,
-        )
-
-        def evaluate(result: nn.Module) -> dict[str, Any]:
-            found = predict_all(fabric, result, validation, mean, std, flip=card.flip)
-            return summary(found, len(card.classes))
+        objective = self.task.objective(material, card, self.request.seed, fabric.device)
 
         def save(loop: Loop) -> None:
             if fabric.is_global_zero:
@@ -295,20 +282,20 @@ class Session:
 
         def keep_best(loop: Loop) -> None:
             if fabric.is_global_zero:
-                facts = {"step": state.step, "val_accuracy": state.best_accuracy}
+                facts = {"step": state.step, f"val_{self.task.score}": state.best_score}
                 write_model(folder.best, loop.result, card, facts | setup["versions"])
 
         def describe(indices: Any) -> str:
             shown = ", ".join(names[int(i)] for i in indices[:3])
             return f"{shown} and {len(indices) - 3} more" if len(indices) > 3 else shown
 
-        batches = training_batches(
+        batches = self.task.training_batches(
             material, card, self.request, fabric.device, fabric.global_rank, fabric.world_size
         )
         n = recipe.precise_bn
 
         def polish(result: nn.Module) -> None:
-            precise_bn(result, batches, n, mean, std, frozen=recipe.freeze)
+            precise_bn(result, batches, n, objective, frozen=recipe.freeze)
 
         return Loop(
             fabric=fabric,
@@ -318,11 +305,9 @@ class Session:
             seed=self.request.seed,
             batches=batches,
             optimiser=make_optimiser(model, recipe.optimiser, plan.lr),
-            mean=mean,
-            std=std,
-            classes=len(card.classes),
+            objective=objective,
             state=state,
-            evaluate=evaluate,
+            evaluate=self.task.evaluator(material, card, fabric),
             save=save,
             keep_best=keep_best,
             describe=describe,
@@ -330,6 +315,7 @@ class Session:
             average=Average(model, recipe.ema) if recipe.ema else None,
             frozen=frozen,
             polish=polish if n else None,
+            score=self.task.score,
         )
 
     def _restore(self, loop: Loop, saved: dict[str, Any]) -> None:

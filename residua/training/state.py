@@ -15,7 +15,7 @@ class State:
 
     step: int = 0
     seconds: float = 0.0  # of training so far, over all resumptions
-    best_accuracy: float = -1.0
+    best_score: float = -1.0
     best_step: int = 0
     skipped: int = 0
     loss_sum: float = 0.0  # of training, since the last evaluation

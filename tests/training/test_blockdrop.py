@@ -31,8 +31,7 @@ from residua.training.blockdrop.reward import (
     policy_loss,
     reward,
 )
-from residua.training.folder import ModelCard
-from residua.training.inputs import Normalisation, Shape
+from residua.training.cards import ModelCard, Normalisation, Shape
 
 MEAN, STD = torch.tensor([0.5, 0.5, 0.5]), torch.tensor([0.25, 0.25, 0.25])
 

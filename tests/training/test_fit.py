@@ -14,6 +14,7 @@ from residua.data.batches import Batches, to_input
 from residua.nn import is_norm
 from residua.training import checkpoint
 from residua.training.average import Average, freeze
+from residua.training.classification.objective import Classification
 from residua.training.devices import make_fabric
 from residua.training.fit import Loop, NonFiniteLossError
 from residua.training.optimisers import make_optimiser
@@ -69,9 +70,7 @@ def make_loop(steps=4, *, record_every=50, phases=None, state=None, lr=0.05, n=2
         seed=0,
         batches=batches,
         optimiser=make_optimiser(model, recipe.optimiser, lr),
-        mean=MEAN,
-        std=STD,
-        classes=4,
+        objective=Classification(recipe, MEAN, STD, 4),
         state=state or State(),
         evaluate=lambda result: {"loss": 1.0, "accuracy": 0.25},
         save=lambda loop: None,
@@ -365,7 +364,7 @@ def test_the_history_has_a_row_an_evaluation_and_the_best_is_kept():
     assert [row["step"] for row in loop.state.history] == [2, 4, 6]
     assert [row["val_accuracy"] for row in loop.state.history] == [0.3, 0.6, 0.4]
     assert kept == [2, 4]
-    assert (loop.state.best_accuracy, loop.state.best_step) == (0.6, 4)
+    assert (loop.state.best_score, loop.state.best_step) == (0.6, 4)
     losses = [row["loss"] for row in loop.state.steps]
     assert loop.state.history[1]["train_loss"] == pytest.approx(np.mean(losses[2:4]))
     assert [row["epoch"] for row in loop.state.history] == pytest.approx([2 / 3, 4 / 3, 2.0])

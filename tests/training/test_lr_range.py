@@ -9,6 +9,7 @@ from torch import nn
 
 from residua import create_model
 from residua.data.batches import Batches, to_input
+from residua.training.classification.objective import Classification
 from residua.training.lr_range import HIGHEST, LOWEST, range_test
 from residua.training.plan import Trial
 from residua.training.recipe import Recipe
@@ -25,7 +26,8 @@ def problem(model, n=128):
         top, left = 4 * (label // 2), 4 * (label % 2)
         pixels[i, top : top + 4, left : left + 4] += 60
     batches = Batches(pixels.astype(np.uint8), labels, batch_size=32, seed=0, size=8, train=True)
-    return Trial(model, batches, MEAN, STD, torch.device("cpu"))
+    objective = Classification(Recipe(steps=1), MEAN, STD, 4)
+    return Trial(model, batches, objective, torch.device("cpu"))
 
 
 def network(**options):

@@ -11,7 +11,8 @@ import safetensors.torch
 import torch
 
 import residua
-from residua.training import checkpoint, fit
+from residua.training import checkpoint
+from residua.training.classification import objective
 
 QUICKLY = ("--recipe", "he2015-cifar", "--set", "batch_size=16")
 Train = Callable[..., Any]
@@ -63,14 +64,14 @@ def test_one_batch_that_is_left_out_leaves_no_trace(
     corners: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault is put into one step; the run goes on as if the step had not been."""
-    real, calls = fit.classification_loss, []
+    real, calls = objective.classification_loss, []
 
     def once_infinite(*given: Any) -> torch.Tensor:
         calls.append(1)
         loss: torch.Tensor = real(*given)
         return loss * float("inf") if len(calls) == 4 else loss
 
-    monkeypatch.setattr(fit, "classification_loss", once_infinite)
+    monkeypatch.setattr(objective, "classification_loss", once_infinite)
     settings = ["steps=8", "batch_size=16", "ema=0.9", "non_finite=skip"]
     run = residua.train(corners, out=tmp_path / "run", recipe="he2015-cifar", settings=settings)
     state = fit_state(tmp_path / "run")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from residua import create_model
 from residua.data.batches import Batches
 from residua.errors import BadInput
+from residua.training.classification.objective import Classification
 from residua.training.plan import (
     EVALUATION_SHARE,
     MOST_EVALUATIONS,
@@ -36,7 +37,8 @@ def make_trial(n=80, batch_size=16, size=8, **options):
     )
     torch.manual_seed(0)
     model = create_model("resnet9_cifar", 4, 3, **({"width": 4} | options))
-    return Trial(model, batches, torch.full((3,), 0.5), torch.full((3,), 0.25), CPU)
+    objective = Classification(Recipe(steps=1), torch.full((3,), 0.5), torch.full((3,), 0.25), 4)
+    return Trial(model, batches, objective, CPU)
 
 
 class Clocked(Trial):
@@ -55,7 +57,7 @@ class Clocked(Trial):
 
 def clocked(**gains):
     trial = make_trial()
-    found = Clocked(trial.model, trial.batches, trial.mean, trial.std, CPU)
+    found = Clocked(trial.model, trial.batches, trial.objective, CPU)
     for name, value in gains.items():
         setattr(found, name, value)
     return found

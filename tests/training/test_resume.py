@@ -187,15 +187,15 @@ def test_learning_rate_history_and_best_go_on(
     assert rows(tmp_path / "run")[: len(kept)] == kept
     assert [r["lr"] for r in rows(tmp_path / "run")] == [r["lr"] for r in rows(undisturbed)]
     after = checkpoint.load(tmp_path / "run" / "checkpoint.safetensors")["state"]
-    assert after["best_accuracy"] >= before["best_accuracy"] >= 0
+    assert after["best_score"] >= before["best_score"] >= 0
     assert after["seconds"] > before["seconds"] > 0
-    assert after["best_accuracy"] == max(row["val_accuracy"] for row in after["history"])
+    assert after["best_score"] == max(row["val_accuracy"] for row in after["history"])
 
 
 def test_worse_weights_do_not_replace_the_best(finished: Path) -> None:
     """The best weights of the first part stay, whatever a ruinous second part does."""
     saved = checkpoint.load(finished / "checkpoint.safetensors")
-    saved["state"]["best_accuracy"] = 1.1  # cannot be reached again
+    saved["state"]["best_score"] = 1.1  # cannot be reached again
     checkpoint.save(finished / "checkpoint.safetensors", saved)
     before = (finished / "best.safetensors").read_bytes()
     resume(finished, settings=["steps=20"])

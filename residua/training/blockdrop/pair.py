@@ -9,8 +9,8 @@ from typing import Any
 from residua.errors import BadInput
 from residua.models.policy import BlockDrop, policy_network
 from residua.models.skipping import SkippingNetwork
+from residua.training.cards import ModelCard
 from residua.training.checkpoint import read_tensors, write_tensors
-from residua.training.folder import ModelCard
 
 FORMAT = "residua-blockdrop-1"
 

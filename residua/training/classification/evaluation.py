@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from residua.data.batches import Batches, to_input
-from residua.training.task import Predictions
+from residua.training.classification.measures import Predictions
 
 
 @torch.no_grad()

@@ -14,8 +14,8 @@ from residua.data.check import Findings, check, readable
 from residua.data.pictures import Pictures, open_pictures
 from residua.errors import BadInput
 from residua.models import record
-from residua.training import inputs
-from residua.training.folder import ModelCard
+from residua.training.cards import ModelCard, Shape
+from residua.training.classification import inputs
 from residua.training.recipe import Recipe, with_batch_size
 from residua.training.request import Request
 from residua.training.state import Watcher
@@ -36,12 +36,27 @@ class Material:
     stores: dict[str, Any] = field(default_factory=dict)  # by split, once `decode` has run
 
     @property
+    def split_record(self) -> dict[str, Any]:
+        """Which picture is in which split, by name."""
+        return self.pictures.split_record
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the training pictures."""
+        return self.pictures.splits["train"].names
+
+    @property
+    def looks(self) -> dict[str, int]:
+        """How many pictures there are of each split."""
+        return {key: len(split) for key, split in self.pictures.splits.items()}
+
+    @property
     def median(self) -> tuple[int, int]:
         """The median height and width of the pictures."""
         height, width = self.findings.facts["sizes"]["median"]
         return height, width
 
-    def decode(self, shape: inputs.Shape, watcher: Watcher) -> None:
+    def decode(self, shape: Shape, watcher: Watcher) -> None:
         """Decode every split at the size that is trained on, or find it in the cache."""
         for key, split in self.pictures.splits.items():
             self.stores[key] = inputs.open_store(split, shape, self.median, watcher.progress)
@@ -105,9 +120,7 @@ def _check_size(name: str, size: int, recipe: Recipe) -> None:
         )
 
 
-def _choose_model(
-    recipe: Recipe, shape: inputs.Shape, device: torch.device
-) -> tuple[str, dict[str, Any]]:
+def _choose_model(recipe: Recipe, shape: Shape, device: torch.device) -> tuple[str, dict[str, Any]]:
     options = dict(recipe.model_options)
     if recipe.model is not None:
         record(recipe.model)  # says at once if there is no such model

@@ -11,14 +11,19 @@ import numpy.typing as npt
 from residua.data.pictures import Split
 from residua.models import record
 from residua.report.training import TrainingReport, write_training_report
-from residua.training import inputs
+from residua.training.classification import inputs
+from residua.training.classification.materials import Material
+from residua.training.classification.measures import (
+    Predictions,
+    calibration,
+    scores_by_class,
+    summary,
+)
 from residua.training.devices import describe_device, first_does
-from residua.training.folder import RunFolder, read_model, write_model
-from residua.training.materials import Material
+from residua.training.folder import RunFolder, write_model
 from residua.training.plan import Plan
 from residua.training.run import Run, predict_with
 from residua.training.state import State, Watcher
-from residua.training.task import Predictions, calibration, scores_by_class, summary
 from residua.training.versions import versions
 
 MISTAKES = 48
@@ -39,7 +44,7 @@ def finish(
     Returns the measures. With several ranks all measure and the first one writes.
     """
     pictures, findings = material.pictures, material.findings
-    model, card, facts = first_does(lambda: read_model(folder.best))
+    model, card, facts = first_does(lambda: run.opened(folder.best))
     name = "test" if "test" in pictures.splits else "val"
     part = pictures.splits[name]
     found = predict_with(

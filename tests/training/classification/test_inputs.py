@@ -9,8 +9,8 @@ from PIL import Image
 
 from residua.data.batches import to_input
 from residua.data.pictures import Split
-from residua.training import inputs
-from residua.training.inputs import (
+from residua.training.classification import inputs
+from residua.training.classification.inputs import (
     Listed,
     Normalisation,
     Shape,

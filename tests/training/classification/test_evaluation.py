@@ -10,10 +10,11 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from residua import create_model
+from residua.training.cards import Shape
+from residua.training.classification.evaluation import predict_all
+from residua.training.classification.inputs import evaluation_batches
+from residua.training.classification.measures import Predictions
 from residua.training.devices import make_fabric
-from residua.training.evaluation import predict_all
-from residua.training.inputs import Shape, evaluation_batches
-from residua.training.task import Predictions
 
 MEAN, STD = torch.full((3,), 0.5), torch.full((3,), 0.25)
 SHAPE = Shape(size=8, evaluation_size=8, channels=3, small=True, crop=0.875)

@@ -14,7 +14,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from residua.training.task import (
+from residua.training.classification.measures import (
     Predictions,
     calibration,
     classification_loss,

@@ -22,6 +22,7 @@ from residua.data.augmentation import Augmentation
 from residua.data.batches import Batches, Store
 from residua.data.cache import fitted, store
 from residua.data.pictures import Split
+from residua.training.cards import Normalisation, Shape
 from residua.training.recipe import Recipe
 
 SMALL = 64  # pixels of the short side up to which pictures are kept as one array
@@ -30,34 +31,6 @@ CACHE_BYTES = 8 << 30  # larger stores are decoded anew each time
 MEASURED = 10_000  # training pictures that mean and standard deviation are measured on
 
 Progress = Callable[[str, int, int], None]  # what, done, total
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What the network is fed: (channels, size, size), and at what size it is evaluated."""
-
-    size: int
-    evaluation_size: int
-    channels: int
-    small: bool
-    crop: float
-
-    @property
-    def stored(self) -> int:
-        """Short side of a stored picture."""
-        return self.size if self.small else round(self.evaluation_size / self.crop)
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Channel means and standard deviations of pixels in 0 .. 1."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return both as float32 tensors (C,)."""
-        return torch.tensor(self.mean), torch.tensor(self.std)
 
 
 def decide_shape(

@@ -1,0 +1,121 @@
+"""Cards: everything that is needed to build a trained model again and to feed it, one kind a task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+
+from residua.models import create_model
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the network is fed: (channels, size, size), and at what size it is evaluated."""
+
+    size: int
+    evaluation_size: int
+    channels: int
+    small: bool
+    crop: float
+
+    @property
+    def stored(self) -> int:
+        """Short side of a stored picture."""
+        return self.size if self.small else round(self.evaluation_size / self.crop)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Channel means and standard deviations of pixels in 0 .. 1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return both as float32 tensors (C,)."""
+        return torch.tensor(self.mean), torch.tensor(self.std)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Normalisation:
+        """Return what `dataclasses.asdict` made plain."""
+        return cls(tuple(values["mean"]), tuple(values["std"]))
+
+
+@dataclass(frozen=True)
+class Card(ABC):
+    """What every task's card holds; `task` says whose it is."""
+
+    task: ClassVar[str]
+
+    name: str
+    options: dict[str, Any]
+    classes: tuple[str, ...]  # what the scores are of: classes, or joints
+
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """Channels of a picture."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Pixels a side of what is trained on, before progressive resizing."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Return the card that `as_dict` gave."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {"task": self.task} | asdict(self)
+
+    def build(self) -> nn.Module:
+        """Return the network with fresh weights, channels last."""
+        model = create_model(self.name, len(self.classes), self.channels, **self.options)
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+@dataclass(frozen=True)
+class ModelCard(Card):
+    """The card of a classifier."""
+
+    task: ClassVar[str] = "classification"
+
+    shape: Shape
+    normalisation: Normalisation
+    flip: bool  # evaluation also looks at the mirrored picture
+
+    @property
+    def channels(self) -> int:
+        """Channels of a picture."""
+        return self.shape.channels
+
+    @property
+    def size(self) -> int:
+        """Pixels a side of what is trained on."""
+        return self.shape.size
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelCard:
+        """Return the card that `as_dict` gave."""
+        return cls(
+            values["name"],
+            values["options"],
+            tuple(values["classes"]),
+            Shape(**values["shape"]),
+            Normalisation.from_dict(values["normalisation"]),
+            values["flip"],
+        )
+
+
+CARDS: dict[str, type[Card]] = {kind.task: kind for kind in (ModelCard,)}
+
+
+def card_of(values: dict[str, Any]) -> Card:
+    """Return the card that `Card.as_dict` gave, of whichever task."""
+    return CARDS[values.get("task", ModelCard.task)].from_dict(values)  # older cards name none
