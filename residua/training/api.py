@@ -14,12 +14,13 @@ from residua.errors import BadInput
 from residua.training.devices import first_does
 from residua.training.folder import RunFolder
 from residua.training.lr_range import RangeTest
-from residua.training.recipe import LENGTHS, Recipe, read_yaml, with_overrides
+from residua.training.recipe import LENGTHS, Recipe, check_task, read_yaml, with_overrides
 from residua.training.recipes import load_recipe
 from residua.training.request import Request
 from residua.training.run import Run
 from residua.training.session import Session
 from residua.training.state import Watcher
+from residua.training.tasks import open_run, task_named, task_of
 
 HEADS = ("keep", "new")
 
@@ -41,6 +42,7 @@ def train(
     head: Literal["keep", "new"] = "keep",
     overwrite: bool = False,
     skip_unreadable: bool = False,
+    task: str | None = None,
     watcher: Watcher | None = None,
     command: str = "",
 ) -> Run:
@@ -60,6 +62,7 @@ def train(
         weights: a checkpoint to start from; head "new" leaves its last layer out.
         overwrite: replace a run that is in `out` already.
         skip_unreadable: leave pictures out that cannot be read, rather than refuse the set.
+        task: "classification", "segmentation" or "pose"; None: what the data is for.
         watcher: is told of progress.
 
     Raises:
@@ -67,10 +70,11 @@ def train(
     """
     if head not in HEADS:
         raise BadInput(f"head {head!r} is unknown: expected {' or '.join(HEADS)}")
+    task = task or task_of(source)
     request = Request(
         source=str(source),
         data=None if data is None else str(data),
-        recipe=_chosen(recipe, settings, model=model, budget=budget, epochs=epochs),
+        recipe=_chosen(recipe, settings, task, model=model, budget=budget, epochs=epochs),
         seed=seed,
         workers=workers,
         device=device,
@@ -78,6 +82,7 @@ def train(
         head=head,
         skip_unreadable=skip_unreadable,
         command=command,
+        task=task,
     )
     path = Path(out) if out is not None else first_does(lambda: _free_folder(request))
     return Session(RunFolder(path), request, watcher or Watcher()).start(overwrite=overwrite)
@@ -85,24 +90,29 @@ def train(
 
 def find_lr(source: str | Path, **request: Any) -> RangeTest:
     """Run a learning-rate range test (Smith 2017) instead of training; takes what `train` takes."""
+    task = request.pop("task", None) or task_of(source)
     recipe = _chosen(
         request.pop("recipe", "quick"),
         request.pop("settings", ()),
+        task,
         **{key: request.pop(key, None) for key in ("model", "budget", "epochs")},
     )
     watcher = request.pop("watcher", None) or Watcher()
     for key in ("data", "weights"):
         if request.get(key) is not None:
             request[key] = str(request[key])
-    asked = Request(source=str(source), recipe=recipe, **request)
+    asked = Request(source=str(source), recipe=recipe, task=task, **request)
     return Session(RunFolder(Path()), asked, watcher).find_lr()
 
 
-def _chosen(recipe: str | Recipe, settings: Sequence[str], **values: Any) -> Recipe:
+def _chosen(recipe: str | Recipe, settings: Sequence[str], task: str, **values: Any) -> Recipe:
     """Return the recipe with settings applied, those with an argument of their own last."""
-    base = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    task_named(task)
+    base = load_recipe(recipe, task) if isinstance(recipe, str) else recipe
     named = [f"{key}={value}" for key, value in values.items() if value is not None]
-    return with_overrides(base, [*settings, *named])
+    chosen = with_overrides(base, [*settings, *named])
+    check_task(chosen, task)
+    return chosen
 
 
 def resume(
@@ -142,11 +152,6 @@ def resume(
         changes["device"] = device
     session = Session(folder, request.changed(**changes), watcher or Watcher())
     return session.resume(longer)
-
-
-def open_run(path: str | Path) -> Run:
-    """Open a run that has been trained, to evaluate it or to predict with it."""
-    return Run(RunFolder(Path(path)))
 
 
 def _free_folder(request: Request) -> Path:

@@ -23,12 +23,40 @@ from pydantic import (
 )
 
 from residua.errors import BadInput, nearest
+from residua.models import record
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Operations = Annotated[int, Field(ge=1, le=15)]
 Magnitude = Annotated[int, Field(ge=1, le=9)]  # of 10, as timm counts
+
+
+Loss = Literal[
+    "cross_entropy",
+    "binary_cross_entropy",
+    "dice",
+    "dice+cross_entropy",
+    "focal",
+    "tversky",
+    "focal_tversky",
+    "boundary",
+    "heatmaps",
+]
+
+LOSSES: dict[str, tuple[str, ...]] = {
+    "classification": ("cross_entropy", "binary_cross_entropy"),
+    "segmentation": (
+        "cross_entropy",
+        "dice",
+        "dice+cross_entropy",
+        "focal",
+        "tversky",
+        "focal_tversky",
+        "boundary",
+    ),
+    "pose": ("heatmaps",),
+}
 
 
 class Section(BaseModel):
@@ -77,6 +105,27 @@ class AugmentationSection(Section):
     repeats: int = Field(1, ge=1)  # repeated augmentation: copies of a picture in a batch
 
 
+class SegmentationSection(Section):
+    """What is special to masks: patches, classes of unequal size, how volumes are seen."""
+
+    dims: Literal[2, 3] | None = None  # None: from the data
+    ignore: int | None = None  # value in the masks that counts for nothing
+    augmentation: Literal["none", "light", "strong"] = "strong"
+    foreground: Share = 1 / 3  # of the patches, centred on a pixel of a rarer class
+    balance: Literal["none", "median_frequency", "inverse_sqrt"] = "none"
+    border_weights: bool = False  # U-Net's weighted border loss, for touching objects
+    overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25  # of tiles in evaluation
+
+
+class PoseSection(Section):
+    """What is special to joints."""
+
+    sigma: Positive = 1.0  # of the target's Gaussian, in pixels of the heatmap
+    augmentation: bool = True
+    rotation: NotNegative = 30.0  # degrees, at most
+    scale: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25  # at most 1 +- this
+
+
 class EvaluationSection(Section):
     """How pictures are looked at outside training."""
 
@@ -108,8 +157,10 @@ class Recipe(Section):
     schedule: ScheduleSection = ScheduleSection()
     augmentation: AugmentationSection = AugmentationSection()
     evaluation: EvaluationSection = EvaluationSection()
+    segmentation: SegmentationSection = SegmentationSection()
+    pose: PoseSection = PoseSection()
 
-    loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
+    loss: Loss = "cross_entropy"  # see LOSSES for whose is which
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # decay a step; 0: none
     # binary_cross_entropy: the target of every class with more than this share of a mixed picture is 1
@@ -154,6 +205,20 @@ class Recipe(Section):
                 f"accumulate ({self.accumulate}) must divide batch_size ({self.batch_size})"
             )
         return self
+
+
+def check_task(recipe: Recipe, task: str) -> None:
+    """Raise BadInput where the recipe is for another task than the data."""
+    if recipe.loss not in LOSSES[task]:
+        raise BadInput(
+            f"recipe {recipe.name}: loss {recipe.loss} is not one for {task}: expected"
+            f" {', '.join(LOSSES[task])}"
+        )
+    if recipe.model is not None and (found := record(recipe.model).task) != task:
+        raise BadInput(
+            f"{recipe.model} is a network for {found}, and the data is for {task}:"
+            f" `residua models --task {task}` lists those that fit"
+        )
 
 
 LARGEST_AUTO, SMALLEST_AUTO, AUTO_SHARE = 512, 16, 16

@@ -149,6 +149,47 @@ def rsb_a3() -> dict[str, Any]:
     )
 
 
+def quick_segmentation() -> dict[str, Any]:
+    """Masks in a budget: AdamW, one cycle, Dice and cross-entropy, patches bent and turned.
+
+    The loss is that of Isensee et al. 2021 (nnU-Net), as are the patches around rarer classes.
+    """
+    return {
+        "budget": "10m",
+        "max_epochs": 1000,
+        "batch_size": 8,
+        "optimiser": {"name": "adamw", "lr": 2e-3, "weight_decay": 1e-2},
+        "schedule": {"name": "one_cycle", "peak": 0.2},
+        "evaluation": {"flip": True},
+        "loss": "dice+cross_entropy",
+        "ema": 0.99,
+        "precision": "auto",
+        "clip_gradient": 5.0,
+    }
+
+
+def quick_pose() -> dict[str, Any]:
+    """Joints in a budget: AdamW, one cycle, people turned, scaled and mirrored."""
+    return {
+        "budget": "30m",
+        "max_epochs": 300,
+        "batch_size": 16,
+        "optimiser": {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-2},
+        "schedule": {"name": "one_cycle", "peak": 0.2},
+        "evaluation": {"flip": True},
+        "loss": "heatmaps",
+        "ema": 0.99,
+        "precision": "auto",
+        "clip_gradient": 5.0,
+    }
+
+
+QUICK: dict[str, Callable[[], dict[str, Any]]] = {
+    "classification": quick,
+    "segmentation": quick_segmentation,
+    "pose": quick_pose,
+}
+
 RECIPES: dict[str, Callable[[], dict[str, Any]]] = {
     "quick": quick,
     "he2015-cifar": he2015_cifar,
@@ -160,10 +201,14 @@ RECIPES: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def load_recipe(name_or_path: str) -> Recipe:
-    """Return a recipe by name, or from a YAML file whose optional `base` names the one it changes."""
-    if name_or_path in RECIPES:
-        return build({"name": name_or_path, **RECIPES[name_or_path]()}, f"recipe {name_or_path}")
+def load_recipe(name_or_path: str, task: str = "classification") -> Recipe:
+    """Return a recipe by name, or from a YAML file whose optional `base` names the one it changes.
+
+    Each task has its own "quick".
+    """
+    known = RECIPES | {"quick": QUICK[task]}
+    if name_or_path in known:
+        return build({"name": name_or_path, **known[name_or_path]()}, f"recipe {name_or_path}")
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         raise BadInput(
@@ -175,7 +220,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     if base is not None:
         if not isinstance(base, str) or base not in RECIPES:
             raise BadInput(f"{path}: unknown base {base!r}.{nearest(str(base), RECIPES)}")
-        values = _merged(RECIPES[base](), values)
+        values = _merged(known[base](), values)
     return build({"name": path.stem, **values}, str(path))
 
 

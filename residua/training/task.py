@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
@@ -52,6 +53,10 @@ class Task(ABC, Generic[M, C]):
 
     name: ClassVar[str]
     score: ClassVar[str]
+
+    def recognises(self, source: str | Path) -> bool:
+        """Return whether a source of data is for this task, by a glance; none is, unless overridden."""
+        return False
 
     @abstractmethod
     def gather(self, request: Request, split_record: dict[str, Any] | None, watcher: Watcher) -> M:
