@@ -74,10 +74,11 @@ class TerminalWatcher(Watcher):
     def evaluated(self, row: dict[str, Any]) -> None:
         """Print a row."""
         if not self.quiet:
+            score = next(k[4:] for k in row if k.startswith("val_") and k != "val_loss")
             remarks().print(
                 f"step {row['step']:>7,}  epoch {row['epoch']:6.2f}  {row['minutes']:6.2f} min"
                 f"  train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}"
-                f"  val accuracy [bold]{row['val_accuracy']:.2%}[/]",
+                f"  val {score} [bold]{row[f'val_{score}']:.2%}[/]",
                 soft_wrap=True,
             )
 

@@ -17,7 +17,8 @@ def train(
         typer.Argument(
             help="A folder of class folders (in train/val/test folders, if there are), a CSV of"
             " path,label, an archive, or a named set: digits, cifar10, cifar100, mnist,"
-            " fashion_mnist."
+            " fashion_mnist; pictures beside masks, or volumes; keypoint JSON beside pictures;"
+            " or drawn samples: cells, tubes, figures."
         ),
     ] = None,
     out: Annotated[
@@ -71,6 +72,10 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run that is in --out.")
     ] = False,
+    task: Annotated[
+        str | None,
+        typer.Option(help="classification, segmentation or pose; default: what the data is for."),
+    ] = None,
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave pictures out that cannot be read.")
     ] = False,
@@ -92,7 +97,17 @@ def train(
     asked = settings or []
     if resume is not None:
         flags = overwrite, find_lr, skip_unreadable, head != "keep"
-        given = source, out, data, model, recipe, weights, seed, *(flag or None for flag in flags)
+        given = (
+            source,
+            out,
+            data,
+            model,
+            recipe,
+            weights,
+            seed,
+            task,
+            *(flag or None for flag in flags),
+        )
         _only_length(*given)
         run = api.resume(
             resume,
@@ -119,6 +134,7 @@ def train(
             "weights": weights,
             "head": head,
             "skip_unreadable": skip_unreadable,
+            "task": task,
             "watcher": watcher,
         }
         if find_lr:
@@ -140,12 +156,7 @@ def train(
             | measures
         )
         return
-    low, high = measures["interval"]
-    console().print(
-        f"[bold]{run.card.name}[/]: {measures['accuracy']:.2%} right on {measures['n']:,}"
-        f" {measures['split']} pictures (95 % interval {low:.2%} to {high:.2%})",
-        soft_wrap=True,
-    )
+    console().print(f"[bold]{run.card.name}[/]: {run.sentence(measures)}", soft_wrap=True)
     console().print(f"report: {run.report}", soft_wrap=True, markup=False)
 
 

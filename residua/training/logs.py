@@ -13,14 +13,20 @@ from residua.training.checkpoint import CannotSaveError, write_text
 from residua.training.plan import Plan
 from residua.training.state import State, Watcher
 
-COLUMNS = ("step", "epoch", "minutes", "train_loss", "val_loss", "val_accuracy", "lr")
+
+def columns(score: str) -> tuple[str, ...]:
+    """Return the columns of metrics.csv for a task's score."""
+    return ("step", "epoch", "minutes", "train_loss", "val_loss", f"val_{score}", "lr")
 
 
 class Logs:
     """Writes one row an evaluation, and the loss and learning rate of the steps that are kept."""
 
-    def __init__(self, folder: Path, history: list[dict[str, Any]], step: int) -> None:
+    def __init__(
+        self, folder: Path, history: list[dict[str, Any]], step: int, score: str = "accuracy"
+    ) -> None:
         """Go on after `step`, of which `history` holds the evaluations."""
+        self.score = score
         self.csv = folder / "metrics.csv"
         self.history = history
         self.rewrite()
@@ -32,7 +38,7 @@ class Logs:
     def rewrite(self) -> None:
         """Write metrics.csv anew from the history; it is short, and so it is always whole."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, columns(self.score), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.history)
         write_text(self.csv, text.getvalue())
@@ -44,7 +50,8 @@ class Logs:
     def evaluated(self, row: dict[str, Any]) -> None:
         """Log one evaluation to both."""
         self.rewrite()
-        values = {"val/loss": row["val_loss"], "val/accuracy": row["val_accuracy"]}
+        score = row[f"val_{self.score}"]
+        values = {"val/loss": row["val_loss"], f"val/{self.score}": score}
         self._scalars(row["step"], values | {"train/mean_loss": row["train_loss"]})
 
     def _scalars(self, step: int, values: dict[str, float]) -> None:

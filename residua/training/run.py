@@ -87,6 +87,14 @@ class Run:
         """The device that the run is used on."""
         return make_fabric(choose_device(self.device), "32-true")
 
+    def sentence(self, measures: dict[str, Any]) -> str:
+        """Say what the measures of a split come to."""
+        low, high = measures["interval"]
+        return (
+            f"{measures['accuracy']:.2%} right on {measures['n']:,} {measures['split']} pictures"
+            f" (95 % interval {low:.2%} to {high:.2%})"
+        )
+
     def evaluate(
         self,
         data: str | Path | None = None,

@@ -238,7 +238,9 @@ class Session:
     ) -> None:
         """Train to the end of the plan; an error says what the last good checkpoint is."""
         fabric = make_fabric(self.device, plan.precision)
-        logs = Logs(self.folder.path, state.history, state.step) if fabric.is_global_zero else None
+        logs = None
+        if fabric.is_global_zero:
+            logs = Logs(self.folder.path, state.history, state.step, self.task.score)
         loop = self._loop(fabric, logs, material, card, plan, setup, model, state)
         if saved is not None:
             self._restore(loop, saved)

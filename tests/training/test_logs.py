@@ -6,8 +6,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from residua.training.checkpoint import CannotSaveError
-from residua.training.logs import COLUMNS, Logged, Logs
+from residua.training.logs import Logged, Logs, columns
 from residua.training.state import State, Watcher
+
+COLUMNS = columns("accuracy")
 
 
 def row(step):
