@@ -38,7 +38,7 @@ from residua.nn.init.moments.activations import relu
 from residua.nn.init.moments.merges import total
 from residua.nn.init.scheme import Fan
 from residua.nn.merges import Merge
-from residua.nn.norms import Norm, make_norm
+from residua.nn.norms import Convolution, Norm, make_norm
 from residua.nn.regularisers import make_drop
 from residua.nn.skip import Skip
 
@@ -183,7 +183,7 @@ def nf_resnet(
 
 
 def _block(
-    convolutions: list[nn.Conv2d],
+    convolutions: list[Convolution],
     projection: nn.Module | None,
     merge: Merge,
     beta: float,

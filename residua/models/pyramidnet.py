@@ -26,7 +26,7 @@ from residua.nn.convolutions import basic_convolutions, bottleneck_convolutions
 from residua.nn.init import initialise, zero_last
 from residua.nn.init.scheme import Fan
 from residua.nn.merges import Add
-from residua.nn.norms import Norm, make_norm
+from residua.nn.norms import Convolution, Norm, make_norm
 from residua.nn.orders import Preactivation
 from residua.nn.regularisers import make_drop
 from residua.nn.shortcuts import ZeroPad
@@ -45,7 +45,7 @@ def width(alpha: int, block: int, blocks: int) -> int:
     return STEM + (2 * alpha * block + blocks) // (2 * blocks)
 
 
-def _branch(convolutions: list[nn.Conv2d], norm: Norm) -> OrderedDict[str, nn.Module]:
+def _branch(convolutions: list[Convolution], norm: Norm) -> OrderedDict[str, nn.Module]:
     """A norm at both ends; a ReLU before every convolution but the first."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     for i, conv in enumerate(convolutions, start=1):

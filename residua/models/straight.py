@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from residua.models.network import Head
-from residua.nn.norms import Norm
+from residua.nn.norms import Convolution, Norm
 
 HIDDEN = 4096  # of both hidden layers: Krizhevsky et al. 2012; Simonyan, Zisserman 2015
 
@@ -59,7 +59,7 @@ class DropoutHead(Head):
         return y
 
 
-def activated(conv: nn.Conv2d, norm: Norm) -> OrderedDict[str, nn.Module]:
+def activated(conv: Convolution, norm: Norm) -> OrderedDict[str, nn.Module]:
     """Return a convolution, the norm if there is one, and ReLU, by name."""
     parts: OrderedDict[str, nn.Module] = OrderedDict(conv=conv)
     if norm.layer is not None:

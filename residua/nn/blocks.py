@@ -10,7 +10,8 @@
 The bottleneck's stride sits on the 3x3 by default ("ResNet v1.5", as torchvision and timm have it) or on
 the first 1x1, as in He's paper: the same parameter count, another network.
 
-Shapes: (N, C, H, W) -> (N, C', ceil(H / stride), ceil(W / stride)).
+In one or three dimensions, as the norm has them, 3x3 is 3 or 3x3x3.
+Shapes: (N, C, *S) -> (N, C', *ceil(S / stride)), S = (H, W).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from residua.nn.attention import make_attention
 from residua.nn.convolutions import EXPANSION, basic_convolutions, bottleneck_convolutions
 from residua.nn.merges import KeepBranch, Place, make_merge
 from residua.nn.names import unknown
-from residua.nn.norms import Norm, make_norm
+from residua.nn.norms import Convolution, Norm, make_norm
 from residua.nn.orders import ORDERS
 from residua.nn.regularisers import make_drop
 from residua.nn.shortcuts import NoShortcut, make_shortcut, with_dropout
@@ -135,7 +136,7 @@ class _Block(nn.Sequential, ABC):
         if options.dropout > 0:
             branch = _with_dropout(branch, options.dropout)
         if options.attention is not None:
-            branch["attention"] = make_attention(options.attention, out_channels)
+            branch["attention"] = make_attention(options.attention, out_channels, norm.dims)
         drop = options.drop
         padded = in_channels if options.shortcut == "A" else None
         dropped = make_drop(drop.kind, drop.rate, block, blocks, drop.decay, drop.per, padded)
@@ -145,7 +146,9 @@ class _Block(nn.Sequential, ABC):
         if options.shortcut is None:
             merge: nn.Module = KeepBranch(activation)
         else:
-            merge = make_merge(options.merge, Place(out_channels, block, blocks), activation)
+            merge = make_merge(
+                options.merge, Place(out_channels, block, blocks, norm.dims), activation
+            )
             shortcut = with_dropout(shortcut, options.shortcut_dropout)
         self.skip = Skip(nn.Sequential(branch), shortcut, merge)
 
@@ -153,13 +156,13 @@ class _Block(nn.Sequential, ABC):
     @abstractmethod
     def convolutions(
         in_channels: int, width: int, stride: int, options: BlockOptions
-    ) -> list[nn.Conv2d]:
+    ) -> list[Convolution]:
         """Return the branch's convolutions in order."""
 
 
 def _with_dropout(branch: OrderedDict[str, nn.Module], p: float) -> OrderedDict[str, nn.Module]:
     """Return the branch with dropout before its last 3x3 convolution (WRN: after norm and ReLU)."""
-    last = [k for k, m in branch.items() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)][
+    last = [k for k, m in branch.items() if isinstance(m, Convolution) and max(m.kernel_size) > 1][
         -1
     ]
     parts: OrderedDict[str, nn.Module] = OrderedDict()
@@ -182,7 +185,7 @@ class BasicBlock(_Block):
     @staticmethod
     def convolutions(
         in_channels: int, width: int, stride: int, options: BlockOptions
-    ) -> list[nn.Conv2d]:
+    ) -> list[Convolution]:
         """Return the two; ValueError if they should have groups or a base width."""
         if (options.groups, options.base_width) != (1, BASE_WIDTH):
             raise ValueError("groups and base_width are of bottleneck blocks, not of basic ones")
@@ -197,7 +200,7 @@ class BottleneckBlock(_Block):
     @staticmethod
     def convolutions(
         in_channels: int, width: int, stride: int, options: BlockOptions
-    ) -> list[nn.Conv2d]:
+    ) -> list[Convolution]:
         """Return the three."""
         return bottleneck_convolutions(
             options.norm,

@@ -3,21 +3,20 @@
     basic        3x3, 3x3                                   He et al. 2015, fig. 5 left
     bottleneck   1x1, 3x3, 1x1; four times as wide outside  fig. 5 right; grouped: Xie et al. 2017, fig. 3c
 
-Shapes: (N, C, H, W) -> (N, width, ...) or, of bottlenecks, (N, 4 * width, ...).
+3x3 stands for 3 in each of the norm's dimensions. Shapes: (N, C, *S) -> (N, width, ...) or, of bottlenecks,
+(N, 4 * width, ...).
 """
 
 from __future__ import annotations
 
-from torch import nn
-
-from residua.nn.norms import Norm
+from residua.nn.norms import Convolution, Norm
 
 EXPANSION = 4  # of a bottleneck: its output over its width
 
 
 def basic_convolutions(
     norm: Norm, in_channels: int, width: int, stride: int, bias: bool | None = None
-) -> list[nn.Conv2d]:
+) -> list[Convolution]:
     """Return two 3x3 convolutions, the first with the stride; bias as in `Norm.conv`."""
     return [
         norm.conv(in_channels, width, 3, stride, bias=bias),
@@ -35,7 +34,7 @@ def bottleneck_convolutions(
     inner: int | None = None,
     groups: int = 1,
     stride_on: str = "3x3",
-) -> list[nn.Conv2d]:
+) -> list[Convolution]:
     """Return 1x1, 3x3, 1x1 convolutions over `inner` channels (None: width), with the stride on one."""
     inner = width if inner is None else inner
     first, second = (1, stride) if stride_on == "3x3" else (stride, 1)

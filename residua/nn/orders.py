@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from residua.nn.norms import Norm
+from residua.nn.norms import Convolution, Norm
 
 Parts = OrderedDict[str, nn.Module]
 
@@ -75,7 +75,7 @@ class Order:
     where no norm follows. norms: whether norm layers have a place in it.
     """
 
-    branch: Callable[[Sequence[nn.Conv2d], Norm, bool], Parts]
+    branch: Callable[[Sequence[Convolution], Norm, bool], Parts]
     after: Callable[[int, Norm], nn.Module | None]
     stem: Callable[[int, Norm], Parts]
     tail: Callable[[int, Norm], nn.Module | None]
@@ -84,7 +84,9 @@ class Order:
     norms: bool = True
 
 
-def _post(convolutions: Sequence[nn.Conv2d], norm: Norm, norm_last: bool, relu_last: bool) -> Parts:
+def _post(
+    convolutions: Sequence[Convolution], norm: Norm, norm_last: bool, relu_last: bool
+) -> Parts:
     """conv norm relu, conv norm relu, ...: with or without the last norm, the last ReLU."""
     parts: Parts = OrderedDict()
     for i, conv in enumerate(convolutions, start=1):
@@ -97,19 +99,19 @@ def _post(convolutions: Sequence[nn.Conv2d], norm: Norm, norm_last: bool, relu_l
     return parts
 
 
-def _original(convolutions: Sequence[nn.Conv2d], norm: Norm, activated: bool) -> Parts:
+def _original(convolutions: Sequence[Convolution], norm: Norm, activated: bool) -> Parts:
     return _post(convolutions, norm, norm_last=True, relu_last=False)
 
 
-def _norm_after(convolutions: Sequence[nn.Conv2d], norm: Norm, activated: bool) -> Parts:
+def _norm_after(convolutions: Sequence[Convolution], norm: Norm, activated: bool) -> Parts:
     return _post(convolutions, norm, norm_last=False, relu_last=False)
 
 
-def _relu_before(convolutions: Sequence[nn.Conv2d], norm: Norm, activated: bool) -> Parts:
+def _relu_before(convolutions: Sequence[Convolution], norm: Norm, activated: bool) -> Parts:
     return _post(convolutions, norm, norm_last=True, relu_last=True)
 
 
-def _relu_only(convolutions: Sequence[nn.Conv2d], norm: Norm, activated: bool) -> Parts:
+def _relu_only(convolutions: Sequence[Convolution], norm: Norm, activated: bool) -> Parts:
     parts: Parts = OrderedDict()
     for i, conv in enumerate(convolutions, start=1):
         parts[f"act{i}"] = nn.ReLU(inplace=i > 1)  # the first one reads the trunk
@@ -119,7 +121,7 @@ def _relu_only(convolutions: Sequence[nn.Conv2d], norm: Norm, activated: bool) -
     return parts
 
 
-def _pre(convolutions: Sequence[nn.Conv2d], norm: Norm, activated: bool) -> Parts:
+def _pre(convolutions: Sequence[Convolution], norm: Norm, activated: bool) -> Parts:
     parts: Parts = OrderedDict()
     for i, conv in enumerate(convolutions, start=1):
         if not (i == 1 and activated):
@@ -128,7 +130,7 @@ def _pre(convolutions: Sequence[nn.Conv2d], norm: Norm, activated: bool) -> Part
     return parts
 
 
-def _fixup(convolutions: Sequence[nn.Conv2d], norm: Norm, activated: bool) -> Parts:
+def _fixup(convolutions: Sequence[Convolution], norm: Norm, activated: bool) -> Parts:
     parts: Parts = OrderedDict()
     for i, conv in enumerate(convolutions, start=1):
         if not (i == 1 and activated):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from residua.models import create_model, list_models, record
 from residua.nn import BlockOptions, BottleneckBlock, Preactivation, make_norm
@@ -53,20 +54,22 @@ def parameters(module):
 def measured(name):
     """Count parameters, and multiply-adds by running the model on a picture without contents.
 
-    A grouped convolution's weight holds what each output pixel costs, as any other's does.
+    A convolution's weight holds what each output pixel costs, also where it is grouped; that of a
+    transposed convolution what each input pixel costs.
     """
     adds = 0
 
     def count(layer, inputs, output):
         nonlocal adds
-        adds += layer.weight.numel() * (output.shape[2:].numel() if output.dim() == 4 else 1)
+        places = inputs[0] if isinstance(layer, _ConvTransposeNd) else output
+        adds += layer.weight.numel() * places.shape[2:].numel()
 
     with torch.device("meta"):
         model = create_model(name).eval()
         for layer in model.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
+            if isinstance(layer, _ConvNd | nn.Linear):
                 layer.register_forward_hook(count)
-        model(torch.empty(1, 3, record(name).input_size, record(name).input_size))
+        model(torch.empty(1, 3, *[record(name).input_size] * record(name).dims))
     return parameters(model), adds
 
 

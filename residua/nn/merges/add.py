@@ -3,7 +3,7 @@
     y = act(s + f)
 
 He, Zhang, Ren, Sun 2015, equation 1; v1 puts a ReLU after it, v2 (2016b) nothing.
-Shapes: s, f (N, C, H, W) -> y (N, C, H, W). Training and evaluation are the same.
+Shapes: s, f (N, C, *S) -> y (N, C, *S). Training and evaluation are the same.
 """
 
 from __future__ import annotations

@@ -31,15 +31,15 @@ def _layer_scale(place: Place, activation: Activation, start: float | None = Non
 
 
 def _exclusive_gate(place: Place, activation: Activation, bias: float = -6.0) -> Merge:
-    return GatedAdd(place.channels, bias, 1, activation)
+    return GatedAdd(place.channels, bias, 1, activation, place.dims)
 
 
 def _highway(place: Place, activation: Activation, bias: float = -2.0) -> Merge:
-    return GatedAdd(place.channels, bias, 3, activation)
+    return GatedAdd(place.channels, bias, 3, activation, place.dims)
 
 
 def _shortcut_gate(place: Place, activation: Activation, bias: float = -6.0) -> Merge:
-    return ShortcutGate(place.channels, bias, activation)
+    return ShortcutGate(place.channels, bias, activation, place.dims)
 
 
 MERGES: dict[str, Callable[..., Merge]] = {

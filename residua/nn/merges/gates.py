@@ -8,22 +8,23 @@
 Srivastava's transform gate T is g and his carry gate C = 1 - T, so a negative b carries the input at
 first. The gate reads s, which is x wherever a block keeps its shape.
 
-Shapes: s, f (N, C, H, W) -> y (N, C, H, W). Training and evaluation are the same.
+Shapes: s, f (N, C, *S) -> y (N, C, *S). Training and evaluation are the same.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from residua.nn.merges.merge import Merge
 
 
-class Gate(nn.Conv2d):
-    """g(s) = sigmoid(w * s + b): (N, C, H, W) -> (N, C, H, W) in (0, 1)."""
+class _Gate(_ConvNd):
+    """What gates of any number of dimensions have in common."""
 
     def __init__(self, channels: int, bias: float, kernel: int = 1) -> None:
-        super().__init__(channels, channels, kernel, padding=kernel // 2)
+        super().__init__(channels, channels, kernel, padding=kernel // 2)  # type: ignore[call-arg, arg-type]
         self.start = float(bias)
         self.reset_bias()
 
@@ -37,14 +38,34 @@ class Gate(nn.Conv2d):
         return torch.sigmoid(super().forward(x))
 
 
+class Gate(_Gate, nn.Conv2d):
+    """g(s) = sigmoid(w * s + b): (N, C, H, W) -> (N, C, H, W) in (0, 1)."""
+
+
+class Gate1d(_Gate, nn.Conv1d):
+    """The same for lines, (N, C, L)."""
+
+
+class Gate3d(_Gate, nn.Conv3d):
+    """The same for volumes, (N, C, D, H, W)."""
+
+
+GATES: dict[int, type[_Gate]] = {1: Gate1d, 2: Gate, 3: Gate3d}
+
+
 class GatedAdd(Merge):
     """y = activation(g f + (1 - g) s): the exclusive gate and, with kernel 3, the highway."""
 
     def __init__(
-        self, channels: int, bias: float, kernel: int = 1, activation: nn.Module | None = None
+        self,
+        channels: int,
+        bias: float,
+        kernel: int = 1,
+        activation: nn.Module | None = None,
+        dims: int = 2,
     ) -> None:
         super().__init__(activation)
-        self.gate = Gate(channels, bias, kernel)
+        self.gate = GATES[dims](channels, bias, kernel)
 
     def forward(self, shortcut: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
         """Mix the two; shapes must be equal."""
@@ -55,9 +76,11 @@ class GatedAdd(Merge):
 class ShortcutGate(Merge):
     """y = activation(f + (1 - g) s): the branch always passes whole."""
 
-    def __init__(self, channels: int, bias: float, activation: nn.Module | None = None) -> None:
+    def __init__(
+        self, channels: int, bias: float, activation: nn.Module | None = None, dims: int = 2
+    ) -> None:
         super().__init__(activation)
-        self.gate = Gate(channels, bias)
+        self.gate = GATES[dims](channels, bias)
 
     def forward(self, shortcut: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
         """Add the gated shortcut; shapes must be equal."""

@@ -2,7 +2,7 @@
 
     y = act(f)
 
-He, Zhang, Ren, Sun 2015, figure 3 (middle). Shapes: f (N, C, H, W) -> y (N, C, H, W).
+He, Zhang, Ren, Sun 2015, figure 3 (middle). Shapes: f (N, C, *S) -> y (N, C, *S).
 Training and evaluation are the same.
 """
 

@@ -5,7 +5,7 @@
 Touvron, Cord, Sablayrolles, Synnaeve, Jegou 2021, Going deeper with image transformers, equation 5 and
 the starts below it.
 
-Shapes: s, f (N, C, H, W) -> y (N, C, H, W). Training and evaluation are the same.
+Shapes: s, f (N, C, *S) -> y (N, C, *S). Training and evaluation are the same.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     y = activation(merge(s, f))     v1 networks rectify after the addition, v2 networks do nothing
 
-Shapes: shortcut s and branch f (N, C, H, W) -> y (N, C, H, W). Training and evaluation are the same.
+Shapes: shortcut s and branch f (N, C, *S) -> y (N, C, *S). Training and evaluation are the same.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Place:
-    """Where a merge sits: its channels, and which of the network's blocks, counted from 1, it is in."""
+    """Where a merge sits: its channels, and which of the network's blocks, counted from 1, it is in.
+
+    dims: spatial dimensions of the maps.
+    """
 
     channels: int
     block: int = 1
     blocks: int = 1
+    dims: int = 2
 
 
 class Merge(nn.Module):

@@ -6,7 +6,7 @@
                                                        (1 + 1/K)^K < e over K blocks
     stable_decreasing   y = act(s + f / (sqrt k log(k + 1)))   the same, block k: sum 1 / (k log^2) < inf
 
-Shapes: s, f (N, C, H, W) -> y (N, C, H, W). Training and evaluation are the same.
+Shapes: s, f (N, C, *S) -> y (N, C, *S). Training and evaluation are the same.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ De, Smith 2020, Batch normalization biases residual blocks towards the identity 
 networks, section 4: every block starts as its shortcut, so depth costs nothing at initialisation; any
 start up to 1 / sqrt K trains. The branch gets no gradient in the first step, the scalar does.
 
-Shapes: s, f (N, C, H, W) -> y (N, C, H, W). Training and evaluation are the same.
+Shapes: s, f (N, C, *S) -> y (N, C, *S). Training and evaluation are the same.
 """
 
 from __future__ import annotations

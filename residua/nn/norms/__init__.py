@@ -6,7 +6,15 @@ from residua.nn.norms.monte_carlo import (
     collect_statistics,
     monte_carlo,
 )
-from residua.nn.norms.norm import CONVOLUTIONS, LAYERS, NORMS, Norm, is_norm, make_norm
+from residua.nn.norms.norm import (
+    CONVOLUTIONS,
+    LAYERS,
+    NORMS,
+    Convolution,
+    Norm,
+    is_norm,
+    make_norm,
+)
 from residua.nn.norms.precise import precise_statistics
 from residua.nn.norms.statistics import running_norms, tracks_statistics
 
@@ -14,6 +22,7 @@ __all__ = [
     "CONVOLUTIONS",
     "LAYERS",
     "NORMS",
+    "Convolution",
     "MonteCarloStatistics",
     "Norm",
     "Prediction",

@@ -1,9 +1,9 @@
 """Batch normalisation: torch's own.
 
-    y = gamma (x - mean) / sqrt(var + eps) + beta       mean, var over (N, H, W) of the batch
+    y = gamma (x - mean) / sqrt(var + eps) + beta       mean, var over (N, *S) of the batch
 
 Ioffe, Szegedy 2015, algorithm 1. Training: statistics of the batch, which also move running averages
-(see statistics.py). Evaluation: those averages. Shapes: (N, C, H, W) -> (N, C, H, W).
+(see statistics.py). Evaluation: those averages. Shapes: (N, C, *S) -> (N, C, *S).
 
 A batch of one picture trains as long as its map has two pixels or more; at one pixel torch raises
 ValueError, for there is no variance. The ghost, renorm and sync schemes go on (see statistics.py).
@@ -11,9 +11,17 @@ ValueError, for there is no variance. The ghost, renorm and sync schemes go on (
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
+KINDS: dict[int, Callable[[int], nn.Module]] = {
+    1: nn.BatchNorm1d,
+    2: nn.BatchNorm2d,
+    3: nn.BatchNorm3d,
+}
 
-def batch_norm(channels: int) -> nn.Module:
-    """Return a batch norm with running averages, gamma = 1 and beta = 0."""
-    return nn.BatchNorm2d(channels)
+
+def batch_norm(channels: int, dims: int = 2) -> nn.Module:
+    """Return a batch norm of `dims`-dimensional maps, with running averages, gamma = 1 and beta = 0."""
+    return KINDS[dims](channels)

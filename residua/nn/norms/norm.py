@@ -5,6 +5,7 @@
     make_norm("weight")                 no layer; convolutions that normalise their weights
     make_norm("group+standardised")     both: group norm over weight-standardised convolutions
     make_norm("none")                   neither; convolutions then have biases
+    make_norm("batch", dims=3)          the same for volumes (N, C, D, H, W); dims=1 for lines (N, C, L)
 
 Every network builds its convolutions and norms through one `Norm`, so that a norm by another name is
 another norm everywhere: in stem, branches, shortcuts and tail.
@@ -13,9 +14,11 @@ another norm everywhere: in stem, branches, shortcuts and tail.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from residua.nn.names import split, unknown, with_numbers
 from residua.nn.norms.batch import batch_norm
@@ -27,6 +30,13 @@ from residua.nn.norms.renorm import BatchRenorm
 from residua.nn.norms.standardised import ScaledStandardisedConv2d, StandardisedConv2d
 from residua.nn.norms.sync import SyncBatchNorm
 from residua.nn.norms.weight import WeightNormConv2d
+
+Convolution = _ConvNd  # nn.Conv1d, nn.Conv2d or nn.Conv3d
+PLAIN: dict[int, Callable[..., Convolution]] = {
+    1: nn.Conv1d,
+    2: nn.Conv2d,
+    3: nn.Conv3d,
+}  # by dimensions
 
 # name: maker of a layer from the number of channels, and the numbers in the name's brackets
 LAYERS: dict[str, Callable[..., nn.Module]] = {
@@ -41,7 +51,7 @@ LAYERS: dict[str, Callable[..., nn.Module]] = {
     "filter_response": FilterResponseNorm,
 }
 
-# name: subclass of nn.Conv2d that normalises its own weights
+# name: subclass of nn.Conv2d that normalises its own weights; there are none of 1 or 3 dimensions
 CONVOLUTIONS: dict[str, type[nn.Conv2d]] = {
     "weight": WeightNormConv2d,
     "standardised": StandardisedConv2d,
@@ -63,11 +73,16 @@ NORMS = (
 
 @dataclass(frozen=True)
 class Norm:
-    """How a network normalises: `layer(channels)` (None: no layer) and the kind of convolution."""
+    """How a network normalises: `layer(channels)` (None: no layer) and the kind of convolution.
+
+    dims: spatial dimensions of the maps. flat: of volumes, convolve and stride in each slice by itself.
+    """
 
     name: str
     layer: Callable[[int], nn.Module] | None
-    convolution: type[nn.Conv2d] = nn.Conv2d
+    convolution: Callable[..., Convolution] = nn.Conv2d
+    dims: int = 2
+    flat: bool = False
 
     def conv(
         self,
@@ -77,36 +92,58 @@ class Norm:
         stride: int = 1,
         groups: int = 1,
         bias: bool | None = None,
-    ) -> nn.Conv2d:
-        """Return a "same" convolution, (N, C, H, W) -> (N, C', ceil(H / stride), ceil(W / stride)).
+        padding: int | None = None,
+    ) -> Convolution:
+        """Return a convolution, by default "same": (N, C, *S) -> (N, C', *ceil(S / stride)).
 
-        bias: None gives it one where no norm layer follows.
+        bias: None gives it one where no norm layer follows. padding: zeros a side, None: kernel // 2.
         """
+        padding = kernel // 2 if padding is None else padding
         return self.convolution(
             in_channels,
             out_channels,
-            kernel,
-            stride=stride,
-            padding=kernel // 2,
+            self.each(kernel),
+            stride=self.each(stride),
+            padding=self.each(padding, along=0),
             groups=groups,
             bias=self.layer is None if bias is None else bias,
         )
 
+    def each(self, number: int, along: int = 1) -> tuple[int, ...]:
+        """Return a number for each dimension; where slices are apart, `along` for the first one.
 
-def make_norm(name: str) -> Norm:
-    """Return the norm of that name.
+        >>> make_norm("batch").each(3), make_norm("batch", 3).slicewise().each(3)
+        ((3, 3), (1, 3, 3))
+        """
+        rest = (number,) * (self.dims - 1)
+        return (along if self.flat else number, *rest)
+
+    def slicewise(self) -> Norm:
+        """Return the same that leaves the slices of volumes apart; ValueError unless of 3 dimensions."""
+        if self.dims != 3:
+            raise ValueError(f"only volumes have slices to leave apart, not maps of {self.dims}-D")
+        return replace(self, flat=True)
+
+
+def make_norm(name: str, dims: int = 2) -> Norm:
+    """Return the norm of that name for maps of 1, 2 or 3 spatial dimensions.
 
     Raises ValueError for an unknown name, listing those there are; for two layers or two kinds of
-    convolution; for numbers that the layer does not take; for "standardised" without a layer.
+    convolution; for numbers that the layer does not take; for "standardised" without a layer; for
+    a kind of convolution in other than two dimensions.
     """
+    if dims not in PLAIN:
+        raise ValueError(f"maps of {dims} dimensions: expected 1, 2 or 3")
     layer: Callable[[int], nn.Module] | None = None
-    convolution: type[nn.Conv2d] = nn.Conv2d
+    convolution = PLAIN[dims]
     for part in name.split("+"):
         kind, _ = split(part)
         if kind in LAYERS and layer is None:
-            layer = _layer_maker(kind, part)
+            layer = _layer_maker(kind, part, dims)
             layer(4)  # an unfit number shows here, not in the middle of a network
-        elif part.strip() in CONVOLUTIONS and convolution is nn.Conv2d:
+        elif part.strip() in CONVOLUTIONS and convolution is PLAIN[dims]:
+            if dims != 2:
+                raise ValueError(f"norm {name!r}: {part.strip()} convolutions are 2-D only")
             convolution = CONVOLUTIONS[part.strip()]
         elif kind in LAYERS or part.strip() in CONVOLUTIONS:
             twice = "layers" if kind in LAYERS else "kinds of convolution"
@@ -115,11 +152,12 @@ def make_norm(name: str) -> Norm:
             raise ValueError(unknown("norm", name, NORMS))
     if convolution is CONVOLUTIONS[NEEDS_LAYER] and layer is None:
         raise ValueError(f"norm {name!r} needs a layer after it, as in 'group+{NEEDS_LAYER}'")
-    return Norm(name, layer, convolution)
+    return Norm(name, layer, convolution, dims)
 
 
-def _layer_maker(kind: str, text: str) -> Callable[[int], nn.Module]:
-    make = LAYERS[kind]
+def _layer_maker(kind: str, text: str, dims: int) -> Callable[[int], nn.Module]:
+    # The others take maps of any number of dimensions.
+    make = partial(batch_norm, dims=dims) if kind == "batch" else LAYERS[kind]
     if "(" not in text:
         return make
     return lambda channels: with_numbers("norm", text, make, channels)

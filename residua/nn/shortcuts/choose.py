@@ -36,7 +36,7 @@ def make_shortcut(
     if kind != "C" and stride == 1 and in_channels == out_channels:
         return nn.Identity()
     if kind == "A":
-        return ZeroPad(in_channels, out_channels, stride)
+        return ZeroPad(in_channels, out_channels, stride, flat=norm.flat)
     return Projection(in_channels, out_channels, stride, norm, normalise, average=kind == "D")
 
 

@@ -7,14 +7,18 @@ A strided 1x1 convolution reads one pixel in r^2, D reads all. In a pre-activati
 the projection has no norm of its own: its input is already normalised. C is also the "1x1 conv"
 shortcut of 2016b, figure 2d.
 
-Shapes: x (N, C, H, W) -> (N, C', ceil(H / r), ceil(W / r)). Training and evaluation differ as the norm.
+Shapes: x (N, C, *S) -> (N, C', *ceil(S / r)). Training and evaluation differ as the norm.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
 from residua.nn.norms import Norm
+
+POOLS: dict[int, Callable[..., nn.Module]] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 class Projection(nn.Sequential):
@@ -31,7 +35,8 @@ class Projection(nn.Sequential):
     ) -> None:
         super().__init__()
         if average and stride > 1:
-            self.pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
+            window = norm.each(stride)
+            self.pool = POOLS[norm.dims](window, window, ceil_mode=True, count_include_pad=False)
             stride = 1
         self.conv = norm.conv(in_channels, out_channels, 1, stride, bias=False)
         if normalise and norm.layer is not None:

@@ -1,9 +1,9 @@
 """Option A: the identity where shapes change, without parameters.
 
-    s(x) = [x[:, :, ::r, ::r], 0]      every r-th pixel, new channels filled with zeros
+    s(x) = [x[:, :, ::r, ::r], 0]      every r-th pixel, new channels filled with zeros; any dimensions
 
 He, Zhang, Ren, Sun 2015, section 3.3.
-Shapes: x (N, C, H, W) -> (N, C', ceil(H / r), ceil(W / r)). Training and evaluation are the same.
+Shapes: x (N, C, *S) -> (N, C', *ceil(S / r)). Training and evaluation are the same.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ from torch import nn
 
 
 class ZeroPad(nn.Module):
-    """Subsample by `stride`, fill the new channels with zeros. Gradient flows through x."""
+    """Subsample by `stride`, fill the new channels with zeros. Gradient flows through x.
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    flat: leave the first spatial dimension, a volume's slices, as it is.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, flat: bool = False
+    ) -> None:
         super().__init__()
         if out_channels < in_channels:
             raise ValueError(
@@ -25,12 +30,16 @@ class ZeroPad(nn.Module):
             )
         self.extra = out_channels - in_channels
         self.stride = stride
+        self.flat = flat
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return x subsampled and padded: (N, C, H, W) -> (N, C', H / r, W / r)."""
+        """Return x subsampled and padded: (N, C, *S) -> (N, C', *ceil(S / r))."""
+        dims = x.dim() - 2
         if self.stride > 1:
-            x = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(x, (0, 0, 0, 0, 0, self.extra))
+            every = slice(None, None, self.stride)
+            first = slice(None) if self.flat else every
+            x = x[(slice(None), slice(None), first, *(every,) * (dims - 1))]
+        return F.pad(x, (*(0, 0) * dims, 0, self.extra))
 
     def extra_repr(self) -> str:
         """Describe the padding."""

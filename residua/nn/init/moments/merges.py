@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from residua.nn.init.moments.activations import pointwise
 from residua.nn.init.moments.walk import Moments, Walk, rule
@@ -99,8 +100,9 @@ def layer_scale(merge: LayerScale, s: Moments, f: Moments) -> Moments:
     return total(s, f.affine(merge.gamma, torch.zeros(())))
 
 
-def share(gate: Gate, s: Moments) -> Moments:
-    """Return the moments of g = sigmoid(w * s + b)."""
+def share(gate: nn.Module, s: Moments) -> Moments:
+    """Return the moments of g = sigmoid(w * s + b), of maps of two dimensions."""
+    assert isinstance(gate, Gate)
     return pointwise(torch.sigmoid, convolve(gate, gate.weight, s))
 
 
