@@ -36,6 +36,7 @@ IGNORED = 255  # the class of pixels that count for nothing
 MAX_CLASSES = 255  # 0 .. 254
 
 _SHOWN = 8  # values that a message lists
+_AT_ONCE = 1 << 22
 
 
 def mask_values(paths: Iterable[str | Path], *, ignore: int | None = None) -> tuple[int, ...]:
@@ -46,7 +47,7 @@ def mask_values(paths: Iterable[str | Path], *, ignore: int | None = None) -> tu
     """
     found: set[int] = set()
     for path in paths:
-        found.update(np.unique(_read(path)).tolist())
+        found.update(values_and_counts(whole_values(path))[0])
         if ignore is not None:
             found.discard(ignore)
         if len(found) > MAX_CLASSES:
@@ -65,39 +66,76 @@ def read_mask(
     Pixels of value `ignore` become `IGNORED`. Raises `BadInput`, naming the file, for one that is no
     mask or holds another value.
     """
-    if len(values) > MAX_CLASSES or len(set(values)) < len(values):
-        raise ValueError(f"expected different values, {MAX_CLASSES} at most, not {values}")
-    pixels = _read(path)
-    different, place = np.unique(pixels, return_inverse=True)
+    _refuse_values(values)
+    pixels = whole_values(path)
+    try:
+        return to_classes(pixels, values, ignore=ignore)
+    except BadInput as error:
+        raise BadInput(f"{shown(path)}: {error}") from None
+
+
+def to_classes(
+    pixels: npt.NDArray[Any], values: Sequence[int], *, ignore: int | None = None
+) -> npt.NDArray[np.uint8]:
+    """Return the classes of an array of any shape; `BadInput` where it holds another value."""
+    _refuse_values(values)
     classes = {value: k for k, value in enumerate(values)}
     if ignore is not None:
         classes[ignore] = IGNORED
-    strange = [value for value in different.tolist() if value not in classes]
+    different, _ = values_and_counts(pixels)
+    strange = [value for value in different if value not in classes]
     if strange:
         raise BadInput(
-            f"{shown(path)}: holds the value{'s' if len(strange) > 1 else ''} {_listed(strange)};"
-            f" expected {_listed(sorted(classes))}"
+            f"holds the value{'s' if len(strange) > 1 else ''} {listed(strange)};"
+            f" expected {listed(sorted(classes))}"
         )
-    table = np.array([classes[value] for value in different.tolist()], np.uint8)
-    return table[place].reshape(pixels.shape)
+    if _is_small(pixels):  # one look-up a pixel
+        table = np.zeros(np.iinfo(pixels.dtype).max + 1, np.uint8)
+        table[different] = [classes[value] for value in different]
+        return np.take(table, pixels)
+    lookup = np.array([classes[value] for value in different], np.uint8)
+    return np.take(lookup, np.searchsorted(different, pixels))
 
 
-def _listed(values: Sequence[int]) -> str:
+def values_and_counts(pixels: npt.NDArray[Any]) -> tuple[list[int], list[int]]:
+    """Return the different values in order, and how often each occurs."""
+    if _is_small(pixels):  # counting is several times as fast as sorting
+        flat, size = pixels.ravel(), np.iinfo(pixels.dtype).max + 1
+        totals = np.zeros(size, np.int64)
+        for start in range(0, flat.size, _AT_ONCE):  # bincount makes 8 bytes of each value
+            totals += np.bincount(flat[start : start + _AT_ONCE], minlength=size)
+        present = np.flatnonzero(totals)
+        return present.tolist(), totals[present].tolist()
+    different, counts = np.unique(pixels, return_counts=True)
+    return different.tolist(), counts.tolist()
+
+
+def _is_small(pixels: npt.NDArray[Any]) -> bool:
+    return pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2
+
+
+def _refuse_values(values: Sequence[int]) -> None:
+    if len(values) > MAX_CLASSES or len(set(values)) < len(values):
+        raise ValueError(f"expected different values, {MAX_CLASSES} at most, not {values}")
+
+
+def listed(values: Sequence[int]) -> str:
+    """Return the first values as text, and how many there are."""
     more = f", ... ({len(values):,} in all)" if len(values) > _SHOWN else ""
     return ", ".join(map(str, values[:_SHOWN])) + more
 
 
-def _read(path: str | Path) -> npt.NDArray[Any]:
-    """Return the whole numbers that a mask file stores, (H, W)."""
+def whole_values(path: str | Path) -> npt.NDArray[Any]:
+    """Return the whole numbers that a mask picture stores, (H, W); `BadInput` as in `mask_values`."""
     with opened(path) as file:
         image = open_image(file)
         if image is None:
-            return _whole(_grey(read_tiff(file)))
+            return whole(_grey(read_tiff(file)))
         if image.format == "JPEG":
             raise BadInput("is a JPEG, which smears the values of a mask; expected a PNG or a TIFF")
         if orientation_of(image) != 1:
             raise BadInput("records a rotation (EXIF orientation); expected an upright mask")
-        return _whole(_values(image))
+        return whole(_values(image))
 
 
 def _values(image: Image.Image) -> npt.NDArray[Any]:
@@ -127,7 +165,8 @@ def _grey(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return one
 
 
-def _whole(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def whole(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the values as whole numbers; `BadInput` for fractions."""
     if values.dtype.kind == "f":
         if not (np.isfinite(values).all() and (values == np.rint(values)).all()):
             raise BadInput("holds fractions; expected whole numbers, one a class")
