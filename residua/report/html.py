@@ -90,9 +90,9 @@ def plotly_script() -> Markup:
 
 
 @cache
-def page_script() -> Markup:
-    """Return the page's own script."""
-    return _script((TEMPLATES / "page.js").read_text(encoding="utf-8"))
+def page_script(name: str = "page.js") -> Markup:
+    """Return a script of ours."""
+    return _script((TEMPLATES / name).read_text(encoding="utf-8"))
 
 
 @cache
@@ -140,13 +140,19 @@ def environment() -> Environment:
     return env
 
 
-def render_page(template: str, context: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+def render_page(
+    template: str,
+    context: Mapping[str, Any],
+    figures: Mapping[str, Any],
+    more: Sequence[str] = (),
+) -> str:
     """Render a page template (one that extends base.html.j2) to one self-contained HTML text.
 
     figures: name -> figure description of residua.report.figures; the template places each with
-    the macro `plot(name)`.
+    the macro `plot(name)`. more: scripts of ours, by file name, that only this kind of page needs.
     """
-    scripts = [plotly_script(), page_script()] if figures else [page_script()]
+    scripts = [plotly_script()] if figures else []
+    scripts += [page_script(name) for name in ("page.js", *more)]
     return (
         environment()
         .get_template(template)

@@ -183,23 +183,24 @@ def calibration_sentence(calibration: Facts) -> str:
     return f"{claim}: {word}. {size}".strip()
 
 
-def learning_sentences(history: Sequence[Facts]) -> list[str]:
-    """Say when the validation accuracy was best, and whether the loss turned up after its best."""
+def learning_sentences(
+    history: Sequence[Facts], score: str = "val_accuracy", name: str = "validation accuracy"
+) -> list[str]:
+    """Say when the score, a share, was best, and whether the loss turned up after its best."""
     sentences = []
-    scored = [row for row in history if finite(row.get("val_accuracy")) is not None]
+    scored = [row for row in history if finite(row.get(score)) is not None]
     if scored:
-        best = max(scored, key=lambda row: row["val_accuracy"])
-        reached, place = percent(best["val_accuracy"]), _moment(best)
+        best = max(scored, key=lambda row: row[score])
+        reached, place = percent(best[score]), _moment(best)
         where = f" ({place})" if place else ""
+        subject = name[:1].upper() + name[1:]
         if len(scored) == 1:
-            sentences.append(f"One evaluation{where}: validation accuracy {reached}.")
+            sentences.append(f"One evaluation{where}: {name} {reached}.")
         elif best is scored[-1]:
-            sentences.append(f"Validation accuracy was best at the end{where}: {reached}.")
+            sentences.append(f"{subject} was best at the end{where}: {reached}.")
         else:
-            end = percent(scored[-1]["val_accuracy"])
-            sentences.append(
-                f"Validation accuracy was best{where} at {reached}; it ended at {end}."
-            )
+            end = percent(scored[-1][score])
+            sentences.append(f"{subject} was best{where} at {reached}; it ended at {end}.")
     lossy = [row for row in history if finite(row.get("val_loss")) is not None]
     if len(lossy) > 2:
         best = min(lossy, key=lambda row: row["val_loss"])

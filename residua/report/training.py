@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from residua.report import reading
 from residua.report.figures import (
     Clock,
@@ -19,14 +17,20 @@ from residua.report.figures import (
     confusion_figure,
     curve,
     mark_steps,
-    points,
     reliability_figure,
     stage_colour,
     sureness_figure,
     time_figure,
 )
-from residua.report.html import picture_uri, plain, render_page, write_page
-from residua.report.numbers import finite, plural
+from residua.report.html import picture_uri, render_page, write_page
+from residua.report.learning import (
+    check_text,
+    learning_figures,
+    not_finite,
+    settings_text,
+    steps_of,
+)
+from residua.report.numbers import finite
 from residua.report.words import quantity
 
 WHOLE_MATRIX = 40  # classes up to which the whole confusion matrix is readable with its names
@@ -92,7 +96,8 @@ def training_page(facts: TrainingReport) -> str:
     """Return the page of a training as HTML text."""
     clock = Clock(facts.history)
     matrix = reading.Matrix.of(facts.confusion, [str(name) for name in facts.classes])
-    figures = _learning_figures(facts, clock) | _matrix_figures(matrix)
+    figures = learning_figures(clock, facts.history, facts.steps, facts.warnings)
+    figures |= _matrix_figures(matrix)
     recorder = _recorder(facts, clock, figures)
     bins = facts.calibration.get("bins") or ()
     for name, drawn in (("reliability", reliability_figure(bins)), ("sure", sureness_figure(bins))):
@@ -115,15 +120,15 @@ def training_page(facts: TrainingReport) -> str:
         "matrix_table": _matrix_table(matrix),
         "confusions": matrix.top(CONFUSIONS),
         "learning": reading.learning_sentences(facts.history),
-        "not_finite": _not_finite(facts.steps),
+        "not_finite": not_finite(facts.steps),
         "calibration": reading.calibration_sentence(facts.calibration),
         "class_words": reading.class_sentence(facts.per_class),
         "data": _data(facts),
         "mistakes": [_mistake(row, facts.classes) for row in facts.mistakes],
         "mistakes_shown": MISTAKES_SHOWN,
         "recorder": recorder,
-        "recipe_yaml": _yaml(facts.recipe),
-        "check": _check_text(facts.data.get("check")),
+        "recipe_yaml": settings_text(facts.recipe),
+        "check": check_text(facts.data.get("check")),
     }
     return render_page("training.html.j2", context, figures)
 
@@ -131,36 +136,6 @@ def training_page(facts: TrainingReport) -> str:
 def _title(facts: TrainingReport) -> str:
     names = [str(part) for part in (facts.model.get("name"), facts.data.get("name")) if part]
     return " on ".join(names) or "Training report"
-
-
-def _learning_figures(facts: TrainingReport, clock: Clock) -> dict[str, Figure]:
-    """Draw loss, accuracy, learning rate and speed over the training."""
-    faint: dict[str, Any] = {
-        "mode": "lines",
-        "opacity": 0.45,
-        "line": {"color": "var(--series-1)", "width": 1},
-    }
-    step_loss = curve(clock, "each step", *points(facts.steps, "loss"), "--series-1", **faint)
-    train = curve(clock, "training", *points(facts.history, "train_loss"), "--series-1")
-    held_out = curve(clock, "validation", *points(facts.history, "val_loss"), "--series-2")
-    accuracy = curve(clock, "validation", *points(facts.history, "val_accuracy"), "--series-2")
-    rates = facts.steps if any("lr" in row for row in facts.steps) else facts.history
-    rate = curve(clock, "learning rate", *points(rates, "lr"), "--series-3")
-    fine: dict[str, Any] = {"line": {"color": "var(--series-4)", "width": 1}}
-    seen = points(facts.steps, "pictures_per_second")
-    speed = curve(clock, "pictures/s", *seen, "--series-4", **fine)
-    marks = mark_steps(clock, _steps(facts.warnings))
-    drawn = {
-        "loss": time_figure([step_loss, train, held_out], "Loss over training", marks=marks),
-        "accuracy": time_figure([accuracy], "Validation accuracy over training", share=True),
-        "rate": time_figure([rate], "Learning rate over training", height=200),
-        "speed": time_figure([speed], "Pictures a second over training", height=200),
-    }
-    if drawn["speed"] is not None:
-        drawn["speed"]["layout"]["yaxis"]["rangemode"] = "tozero"
-    if drawn["accuracy"] is not None:
-        drawn["accuracy"]["layout"]["yaxis"].pop("rangemode")
-    return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def _matrix_figures(matrix: reading.Matrix) -> dict[str, Figure]:
@@ -190,7 +165,7 @@ def _recorder(
     """Draw each recorded quantity into `figures`; return its words and a table of its values."""
     stages = [str(stage) for stage in facts.recorder.get("stages") or ()]
     own_words = facts.recorder.get("definitions") or {}
-    marks = mark_steps(clock, _steps(facts.warnings))
+    marks = mark_steps(clock, steps_of(facts.warnings))
     panels = []
     for key, trace in (facts.recorder.get("traces") or {}).items():
         values = {str(stage): series for stage, series in trace.get("values", {}).items()}
@@ -229,21 +204,6 @@ def _span(name: str, values: Sequence[float | None]) -> dict[str, Any]:
         "most": max(known),
         "last": known[-1],
     }
-
-
-def _steps(rows: Sequence[Mapping[str, Any]]) -> list[float]:
-    return [step for row in rows if (step := finite(row.get("step"))) is not None]
-
-
-def _not_finite(steps: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the steps whose recorded loss is not a finite number."""
-    return [
-        int(step)
-        for row in steps
-        if "loss" in row
-        and finite(row["loss"]) is None
-        and (step := finite(row.get("step"))) is not None
-    ]
 
 
 def _data(facts: TrainingReport) -> dict[str, Any]:
@@ -288,21 +248,3 @@ def _class_name(label: object, classes: Sequence[str]) -> str:
         index = int(number)
         return classes[index] if 0 <= index < len(classes) else f"class {index}"
     return "" if label is None else str(label)
-
-
-def _yaml(settings: Mapping[str, Any]) -> str:
-    if not settings:
-        return ""
-    return yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True).rstrip()
-
-
-def _check_text(check: object) -> str:
-    """Return what the check of the data found, as text."""
-    if isinstance(check, Mapping):
-        parts = [
-            f"{plural(len(v), k.rstrip('s'))}: {'; '.join(map(str, v))}"
-            for k, v in check.items()
-            if isinstance(v, list | tuple) and v
-        ]
-        return "\n".join(parts)
-    return str(check or "")
