@@ -39,7 +39,7 @@ class Target:
     model: nn.Module
     input: tuple[int, ...]
     rebuild: Callable[[int], nn.Module] | None = None
-    run: Run | None = None
+    run: Run[Any] | None = None
 
     def rebuild_on(self, device: torch.device) -> Callable[[int], nn.Module] | None:
         """Return `rebuild`, its networks on a device."""
@@ -182,10 +182,7 @@ def _from_run(path: str) -> Target:
     from residua.training.api import open_run
 
     run = open_run(path)
-    shape = run.card.shape
-    size = shape.evaluation_size
-    name = f"{run.card.name} in {path}"
-    return Target(name, run.model, (shape.channels, size, size), run=run)
+    return Target(f"{run.card.name} in {path}", run.model, run.card.input_shape, run=run)
 
 
 def _from_file(

@@ -45,7 +45,7 @@ def train(
     task: str | None = None,
     watcher: Watcher | None = None,
     command: str = "",
-) -> Run:
+) -> Run[Any]:
     """Train a network and write a report; return the finished run.
 
     Args:
@@ -124,7 +124,7 @@ def resume(
     workers: int | None = None,
     device: str | None = None,
     watcher: Watcher | None = None,
-) -> Run:
+) -> Run[Any]:
     """Go on with a run after a crash, a kill or an interruption, or make a finished one longer.
 
     Only the length can change: epochs and steps are totals, a budget is time to add.

@@ -65,6 +65,11 @@ class Card(ABC):
     def size(self) -> int:
         """Pixels a side of what is trained on, before progressive resizing."""
 
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """What the network is fed in evaluation, without the batch: (C, *S)."""
+
     @classmethod
     @abstractmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -100,6 +105,11 @@ class ModelCard(Card):
         """Pixels a side of what is trained on."""
         return self.shape.size
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """What the network is fed in evaluation: (C, H, W)."""
+        return (self.channels, self.shape.evaluation_size, self.shape.evaluation_size)
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelCard:
         """Return the card that `as_dict` gave."""
@@ -113,7 +123,74 @@ class ModelCard(Card):
         )
 
 
-CARDS: dict[str, type[Card]] = {kind.task: kind for kind in (ModelCard,)}
+@dataclass(frozen=True)
+class SegmentationCard(Card):
+    """The card of a network that gives every pixel a class.
+
+    patch: of training, margins included; margin: what a network without padding loses on every side.
+    values: the masks' value of each class; ignore: the value that counts for nothing. flips: axes that
+    training mirrored, along which evaluation looks at the mirrored picture, too.
+    """
+
+    task: ClassVar[str] = "segmentation"
+
+    in_channels: int
+    patch: tuple[int, ...]
+    margin: tuple[int, ...]
+    normalisation: Normalisation
+    values: tuple[int, ...]
+    ignore: int | None
+    spacing: tuple[float, ...] | None
+    flips: tuple[int, ...]
+    overlap: float  # of neighbouring tiles
+
+    @property
+    def channels(self) -> int:
+        """Channels of a picture."""
+        return self.in_channels
+
+    @property
+    def dims(self) -> int:
+        """Axes of a picture: 2, or 3 for volumes."""
+        return len(self.patch)
+
+    @property
+    def size(self) -> int:
+        """The last side of a patch; a progressive phase scales it."""
+        return self.patch[-1]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of a patch: (C, *S)."""
+        return (self.channels, *self.patch)
+
+    def build(self) -> nn.Module:
+        """Return the network with fresh weights, channels last."""
+        model = create_model(self.name, len(self.classes), self.channels, **self.options)
+        layout = torch.channels_last if self.dims == 2 else torch.channels_last_3d
+        return model.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SegmentationCard:
+        """Return the card that `as_dict` gave."""
+        spacing = values["spacing"]
+        return cls(
+            values["name"],
+            values["options"],
+            tuple(values["classes"]),
+            values["in_channels"],
+            tuple(values["patch"]),
+            tuple(values["margin"]),
+            Normalisation.from_dict(values["normalisation"]),
+            tuple(values["values"]),
+            values["ignore"],
+            None if spacing is None else tuple(spacing),
+            tuple(values["flips"]),
+            values["overlap"],
+        )
+
+
+CARDS: dict[str, type[Card]] = {kind.task: kind for kind in (ModelCard, SegmentationCard)}
 
 
 def card_of(values: dict[str, Any]) -> Card:

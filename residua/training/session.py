@@ -56,7 +56,7 @@ class Session:
 
     # -- the ways in ------------------------------------------------------------------------------
 
-    def start(self, overwrite: bool) -> Run:
+    def start(self, overwrite: bool) -> Run[Any]:
         """Begin a run in an empty folder."""
         first_does(lambda: self._refuse(overwrite))
         material = self.task.gather(self.request, None, self.watcher)
@@ -77,7 +77,7 @@ class Session:
         if not there and self.folder.holds_others():
             raise BadInput(f"{path}: is there already and is no run; choose another --out")
 
-    def resume(self, longer: Recipe | None) -> Run:
+    def resume(self, longer: Recipe | None) -> Run[Any]:
         """Go on with the run in the folder."""
         split, saved = first_does(self._recorded)
         if is_main():
@@ -119,7 +119,7 @@ class Session:
 
     def _train(
         self, material: Material, saved: dict[str, Any] | None, longer: Recipe | None
-    ) -> Run:
+    ) -> Run[Any]:
         state = State.from_dict(saved["state"]) if saved else State()
         setup = first_does(lambda: self._decided(saved))
         if setup is None:

@@ -87,7 +87,7 @@ class Task(ABC, Generic[M, C]):
         """Return what measures a network on the validation split: "loss", `score` and more."""
 
     @abstractmethod
-    def run(self, folder: RunFolder, device: str) -> Run:
+    def run(self, folder: RunFolder, device: str) -> Run[C]:
         """Return the run in a folder, to evaluate it and predict with it."""
 
     @abstractmethod

@@ -30,7 +30,7 @@ def task_of(source: str | Path) -> str:
     return ClassificationTask.name
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path) -> Run[Any]:
     """Open a run that has been trained, to evaluate it or to predict with it."""
     folder = RunFolder(Path(path))
     name = ClassificationTask.name

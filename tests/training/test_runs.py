@@ -22,21 +22,21 @@ import residua
 from residua.errors import BadInput
 from residua.training import checkpoint
 from residua.training.api import find_lr, resume
+from residua.training.classification.run import ClassificationRun
 from residua.training.fit import InterruptedRunError
 from residua.training.folder import read_model
-from residua.training.run import Run
 from residua.training.state import State, Watcher
 
 WriteSet = Callable[..., Path]
 
 
-def train(source: Path | str, out: Path, *settings: str, **given: Any) -> Run:
+def train(source: Path | str, out: Path, *settings: str, **given: Any) -> ClassificationRun:
     quickly = ["steps=4", "batch_size=16", *settings]
     return residua.train(source, out=out, **{"recipe": "he2015-cifar", **given}, settings=quickly)
 
 
 @pytest.fixture(scope="module")
-def trained(corners: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def trained(corners: Path, tmp_path_factory: pytest.TempPathFactory) -> ClassificationRun:
     """Return a run that has learned its four corners; not to be changed."""
     out = tmp_path_factory.mktemp("trained") / "run"
     # The recipe's flip would teach that left is right.
@@ -47,14 +47,14 @@ def trained(corners: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 # -- what a run leaves ------------------------------------------------------------------------------
 
 
-def test_a_run_learns_what_can_be_learned(trained: Run) -> None:
+def test_a_run_learns_what_can_be_learned(trained: ClassificationRun) -> None:
     assert trained.measures["accuracy"] >= 0.9
     assert trained.measures["split"] == "val" and trained.measures["n"] == 10
     low, high = trained.measures["interval"]
     assert 0 <= low < trained.measures["accuracy"] <= high + 1e-12 <= 1 + 1e-12
 
 
-def test_the_files_of_a_run(trained: Run) -> None:
+def test_the_files_of_a_run(trained: ClassificationRun) -> None:
     names = {path.name for path in trained.path.iterdir() if "tfevents" not in path.name}
     assert names == {
         *("config.yaml", "split.json", "setup.json", "metrics.csv", "report.html"),
@@ -64,7 +64,7 @@ def test_the_files_of_a_run(trained: Run) -> None:
     assert config["recipe"]["steps"] == 60 and config["seed"] == 0
 
 
-def test_metrics_and_events_tell_the_same(trained: Run) -> None:
+def test_metrics_and_events_tell_the_same(trained: ClassificationRun) -> None:
     with (trained.path / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     events = EventAccumulator(str(trained.path))
@@ -76,7 +76,7 @@ def test_metrics_and_events_tell_the_same(trained: Run) -> None:
     assert len(events.Scalars("train/loss")) == 60
 
 
-def test_the_model_is_the_best_on_the_validation_split(trained: Run) -> None:
+def test_the_model_is_the_best_on_the_validation_split(trained: ClassificationRun) -> None:
     _, _, facts = read_model(trained.path / "model.safetensors")
     state = checkpoint.load(trained.path / "checkpoint.safetensors")["state"]
     best = max(row["val_accuracy"] for row in state["history"])
@@ -84,7 +84,7 @@ def test_the_model_is_the_best_on_the_validation_split(trained: Run) -> None:
     assert facts["step"] == state["best_step"]
 
 
-def test_checkpoint_holds_what_rule_two_names(trained: Run) -> None:
+def test_checkpoint_holds_what_rule_two_names(trained: ClassificationRun) -> None:
     saved = checkpoint.load(trained.path / "checkpoint.safetensors")
     parts = {"model", "average", "optimiser", "scaler", "random", "state", "recipe", "setup"}
     assert set(saved) == parts
@@ -101,7 +101,7 @@ def test_checkpoint_holds_what_rule_two_names(trained: Run) -> None:
 # -- what can be done with one ----------------------------------------------------------------------
 
 
-def test_evaluating_again_gives_the_measures_of_the_end(trained: Run) -> None:
+def test_evaluating_again_gives_the_measures_of_the_end(trained: ClassificationRun) -> None:
     found = residua.open_run(trained.path).evaluate()
     for key in ("accuracy", "loss", "n", "interval"):
         assert found[key] == trained.measures[key]
@@ -109,7 +109,7 @@ def test_evaluating_again_gives_the_measures_of_the_end(trained: Run) -> None:
 
 
 def test_labels_of_other_data_are_matched_by_name(
-    trained: Run, write_set: WriteSet, tmp_path: Path
+    trained: ClassificationRun, write_set: WriteSet, tmp_path: Path
 ) -> None:
     """The other set lacks a class, so that its own numbers would be shifted by one."""
     names = ("north west", "north east", "south west", "south east")
@@ -133,7 +133,7 @@ def test_class_order_is_natural_and_kept_whatever_folders_the_other_set_has(
 
 
 def test_predict_names_pictures_and_survives_bad_ones(
-    trained: Run, write_set: WriteSet, tmp_path: Path
+    trained: ClassificationRun, write_set: WriteSet, tmp_path: Path
 ) -> None:
     fresh = write_set(tmp_path / "fresh", {"north west": 3}, seed=9)
     (fresh / "broken.png").write_bytes(b"no picture")
@@ -149,7 +149,7 @@ def test_predict_names_pictures_and_survives_bad_ones(
     assert rows[1]["top"][0] == {"class": rows[1]["class"], "confidence": rows[1]["confidence"]}
 
 
-def test_predictions_are_those_of_the_evaluation(trained: Run, corners: Path) -> None:
+def test_predictions_are_those_of_the_evaluation(trained: ClassificationRun, corners: Path) -> None:
     """The two ways to a picture give one answer: decoded into the cache, and one by one."""
     found = trained.evaluate(split="train")
     names = json.loads((trained.path / "split.json").read_text())["splits"]["train"]
@@ -159,7 +159,7 @@ def test_predictions_are_those_of_the_evaluation(trained: Run, corners: Path) ->
 
 
 def test_a_model_file_alone_is_enough_to_predict(
-    trained: Run, corners: Path, tmp_path: Path
+    trained: ClassificationRun, corners: Path, tmp_path: Path
 ) -> None:
     shutil.copy(trained.path / "model.safetensors", tmp_path / "alone.safetensors")
     alone = residua.open_run(tmp_path / "alone.safetensors")
@@ -184,7 +184,7 @@ def test_a_trained_network_goes_to_torchvision_and_back(corners: Path, tmp_path:
 
 
 def test_training_goes_on_from_the_weights_of_a_run(
-    trained: Run, corners: Path, tmp_path: Path
+    trained: ClassificationRun, corners: Path, tmp_path: Path
 ) -> None:
     run = train(
         corners,
@@ -257,7 +257,7 @@ def test_settings_train(corners: Path, tmp_path: Path, settings: tuple[str, ...]
 
 
 def test_frozen_parts_keep_weights_and_statistics(
-    trained: Run, corners: Path, tmp_path: Path
+    trained: ClassificationRun, corners: Path, tmp_path: Path
 ) -> None:
     before = trained.model.state_dict()
     settings = (

@@ -19,10 +19,10 @@ from residua.training.classification.measures import (
     scores_by_class,
     summary,
 )
+from residua.training.classification.run import ClassificationRun, predict_with
 from residua.training.devices import describe_device, first_does
 from residua.training.folder import RunFolder, write_model
 from residua.training.plan import Plan
-from residua.training.run import Run, predict_with
 from residua.training.state import State, Watcher
 from residua.training.versions import versions
 
@@ -36,7 +36,7 @@ def finish(
     material: Material,
     state: State,
     plan: Plan,
-    run: Run,
+    run: ClassificationRun,
     watcher: Watcher,
 ) -> dict[str, Any]:
     """Keep the best weights as the model, measure them on the held-out pictures, write the report.

@@ -17,10 +17,10 @@ from residua.training.classification.finish import finish
 from residua.training.classification.materials import Material
 from residua.training.classification.measures import summary
 from residua.training.classification.objective import Classification
+from residua.training.classification.run import ClassificationRun
 from residua.training.folder import RunFolder
 from residua.training.plan import Plan
 from residua.training.request import Request
-from residua.training.run import Run
 from residua.training.state import State, Watcher
 from residua.training.task import Task
 
@@ -88,9 +88,9 @@ class ClassificationTask(Task[Material, ModelCard]):
 
         return evaluate
 
-    def run(self, folder: RunFolder, device: str) -> Run:
+    def run(self, folder: RunFolder, device: str) -> ClassificationRun:
         """Return the run in a folder."""
-        return Run(folder, device)
+        return ClassificationRun(folder, device)
 
     def finish(
         self,
@@ -99,7 +99,7 @@ class ClassificationTask(Task[Material, ModelCard]):
         material: Material,
         state: State,
         plan: Plan,
-        run: Run,
+        run: ClassificationRun,
         watcher: Watcher,
     ) -> dict[str, Any]:
         """Keep the best weights as the model, measure them, write the report."""
