@@ -1,0 +1,1 @@
+"""Segmentation: losses, scores, touching objects taken apart, several networks heard together."""
