@@ -107,9 +107,13 @@ def test_a_person_is_read_as_written(tmp_path):
 
 @pytest.mark.parametrize(
     "layout",
-    ["{split}/keypoints.json {split}/{i}.png", "{split}/people.json {split}/images/{i}.png"]
-    + ["annotations/person_keypoints_{split}2017.json images/{split}2017/{i}.png"]
-    + ["annotations/{split}.json {split}2017/{i}.png", "annotations/{split}.json images/{i}.png"],
+    [
+        "{split}/keypoints.json {split}/{i}.png",
+        "{split}/people.json {split}/images/{i}.png",
+        "annotations/person_keypoints_{split}2017.json images/{split}2017/{i}.png",
+        "annotations/{split}.json {split}2017/{i}.png",
+        "annotations/{split}.json images/{i}.png",
+    ],
     ids=["beside", "own name", "coco", "coco without images", "one folder"],
 )
 def test_the_usual_folders_are_found(tmp_path, layout):
@@ -300,7 +304,7 @@ def test_mpii_mat_is_read_with_its_head_and_its_person(tmp_path):
     for source in (file, tmp_path):
         found = open_keypoints(source)
         assert found.joints == MPII
-        everybody = [split for split in found.splits.values()]
+        everybody = list(found.splits.values())
         assert sorted(name for split in everybody for name in split.names) == ["1.png", "2.png"]
         one = found.splits["train"]
         assert np.array_equal(one.joints[0], expected_mpii().astype(np.float32))
@@ -375,8 +379,14 @@ def test_the_mirror_of_coco_and_mpii_is_that_of_the_published_pairs():
 
 @pytest.mark.parametrize(
     ("left", "right"),
-    [("left_eye", "right_eye"), ("L_Eye", "R_Eye"), ("eye.left", "eye.right")]
-    + [("LeftEye", "RightEye"), ("eye l", "eye r"), ("leftEye", "rightEye")],
+    [
+        ("left_eye", "right_eye"),
+        ("L_Eye", "R_Eye"),
+        ("eye.left", "eye.right"),
+        ("LeftEye", "RightEye"),
+        ("eye l", "eye r"),
+        ("leftEye", "rightEye"),
+    ],
 )
 def test_sides_are_found_however_they_are_written(left, right):
     assert mirror_of([left, "nose", right]) == ((2, 1, 0), ())
