@@ -28,10 +28,11 @@ of class 1 against class 0. All is computed in float32 at least, also under auto
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 
 from residua.data.masks import IGNORED, MAX_CLASSES
 
@@ -45,6 +46,7 @@ LossName = Literal[
     "boundary",
 ]
 LOSSES: tuple[str, ...] = get_args(LossName)
+OVERLAPS = ("dice", "tversky", "focal_tversky")
 LARGEST_WEIGHT = 50.0  # ENet's weights stay below 1 / ln 1.02 = 50.5 (Paszke et al. 2016)
 
 _TINY = 1e-7  # below it a power smaller than 1 has no useful gradient
@@ -96,13 +98,15 @@ def segmentation_loss(
             weight = weight * pixel_weights.to(weight)
         if class_weights is not None:
             class_weights = class_weights.to(scores)
-        return _value(
-            spec,
-            scores.log_softmax(1).flatten(2),
-            targets.masked_fill(~counted, 0).flatten(1).long(),
-            weight.flatten(1),
-            class_weights,
-        )
+        scores = scores.flatten(2)
+        targets = targets.masked_fill(~counted, 0).flatten(1).long()
+        total = torch.zeros((), dtype=scores.dtype, device=scores.device)
+        if spec.name not in OVERLAPS:
+            gamma = spec.gamma if spec.name == "focal" else 0.0
+            total = total + _entropy(scores, targets, weight.flatten(1), class_weights, gamma)
+        if spec.name in (*OVERLAPS, "dice+cross_entropy"):
+            total = total + _overlap(spec, scores, targets, weight.flatten(1), class_weights)
+        return total
 
 
 def _check(
@@ -128,32 +132,14 @@ def _check(
         raise ValueError("the loss 'boundary' needs weights of pixels, from the borders of objects")
 
 
-def _value(
-    spec: LossSpec,
-    log_p: torch.Tensor,  # (B, K, N)
+def _entropy(
+    scores: torch.Tensor,  # (B, K, N)
     targets: torch.Tensor,  # (B, N), no pixel ignored
     weight: torch.Tensor,  # (B, N)
     class_weights: torch.Tensor | None,  # (K,)
-) -> torch.Tensor:
-    if spec.name in ("cross_entropy", "boundary"):
-        return _entropy(log_p, targets, weight, class_weights, 0.0)
-    if spec.name == "focal":
-        return _entropy(log_p, targets, weight, class_weights, spec.gamma)
-    if spec.name == "dice+cross_entropy":
-        return _overlap(
-            replace(spec, name="dice"), log_p.exp(), targets, weight, class_weights
-        ) + _entropy(log_p, targets, weight, class_weights, 0.0)
-    return _overlap(spec, log_p.exp(), targets, weight, class_weights)
-
-
-def _entropy(
-    log_p: torch.Tensor,
-    targets: torch.Tensor,
-    weight: torch.Tensor,
-    class_weights: torch.Tensor | None,
     gamma: float,
 ) -> torch.Tensor:
-    entropy = -log_p.gather(1, targets[:, None])[:, 0]
+    entropy = F.cross_entropy(scores, targets, reduction="none")
     if class_weights is not None:
         weight = weight * class_weights[targets]
     if gamma:
@@ -163,17 +149,19 @@ def _entropy(
 
 def _overlap(
     spec: LossSpec,
-    p: torch.Tensor,
+    scores: torch.Tensor,
     targets: torch.Tensor,
     weight: torch.Tensor,
     class_weights: torch.Tensor | None,
 ) -> torch.Tensor:
-    g = torch.zeros(p.shape, dtype=torch.bool, device=p.device).scatter_(1, targets[:, None], True)
-    over = (0, 2) if spec.over_batch else (2,)
-    w = weight[:, None]
-    hit = (p * g * w).sum(over)  # (B, K), or (K,) over the batch
-    said = ((p * p if spec.squared else p) * w).sum(over)
-    true = (g * w).sum(over)
+    p = scores.softmax(1)
+    g = torch.zeros_like(p, requires_grad=False).scatter_(1, targets[:, None], weight[:, None])
+    # Products of vectors: no map of p g or p w is kept for the way back.
+    hit = torch.linalg.vecdot(p, g)  # (B, K)
+    said = torch.linalg.vecdot(p * p if spec.squared else p, weight[:, None])
+    true = g.sum(2)
+    if spec.over_batch:
+        hit, said, true = hit.sum(0), said.sum(0), true.sum(0)
     lost = 1 - _ratio(spec, hit, said, true)
     if spec.name == "focal_tversky":
         lost = lost.clamp_min(_TINY) ** (1 / spec.focus)
@@ -187,7 +175,7 @@ def _ratio(
     spec: LossSpec, hit: torch.Tensor, said: torch.Tensor, true: torch.Tensor
 ) -> torch.Tensor:
     """Return the overlap, in 0 .. 1; 1 where there is nothing at all."""
-    if spec.name == "dice":
+    if spec.name in ("dice", "dice+cross_entropy"):
         above, below = 2 * hit, said + true
     else:
         above, below = hit, hit + spec.alpha * (said - hit) + spec.beta * (true - hit)

@@ -72,10 +72,9 @@ def surface_distances(
 
 def _surfaces(*masks: Mask) -> list[Mask]:
     """Return the surfaces of masks, all cut to the smallest box around all of them."""
-    surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in masks]
-    together = np.logical_or.reduce(surfaces)
-    boxes = ndimage.find_objects(together.astype(np.int8))
-    return [surface[boxes[0]] for surface in surfaces] if boxes else surfaces
+    boxes = ndimage.find_objects(np.logical_or.reduce(masks).astype(np.int8))
+    cut = [mask[boxes[0]] for mask in masks] if boxes else list(masks)
+    return [mask & ~ndimage.binary_erosion(mask) for mask in cut]
 
 
 def _distances(these: Mask, others: Mask, spacing: Sequence[float] | None) -> Distances | None:

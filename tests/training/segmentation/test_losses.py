@@ -13,6 +13,7 @@ from torchmetrics.functional.segmentation import dice_score
 from residua.data.masks import IGNORED
 from residua.training.segmentation.losses import (
     LOSSES,
+    OVERLAPS,
     LossSpec,
     centre,
     class_weights,
@@ -21,8 +22,6 @@ from residua.training.segmentation.losses import (
     segmentation_loss,
     supervised_loss,
 )
-
-OVERLAPS = ("dice", "tversky", "focal_tversky")
 
 
 def batch(*size, pictures=2, classes=3, seed=0, dtype=torch.float64):
