@@ -160,6 +160,12 @@ class TestWhichMaskBelongsToWhichPicture:
             mask(tmp_path / "masks" / f"mask_{name}.png")
         assert len(open_pairs(tmp_path).splits["train"]) == 2
 
+    def test_other_folders_beside_are_left_out_with_a_note(self, tmp_path):
+        folders(tmp_path, ["a.png", "b.png"])
+        picture(tmp_path / "instances" / "a.png")
+        notes = open_pairs(tmp_path).notes
+        assert any("1 pictures are in no folder" in n and "instances/a.png" in n for n in notes)
+
     def test_class_folders_and_others_are_not_taken_for_pairs(self, tmp_path, class_folders):
         assert not recognises(class_folders(tmp_path / "classes", {"cat": 2, "dog": 2}))
         assert not recognises(class_folders(tmp_path / "letters", {"w": 2, "x": 2, "y": 2}))
@@ -306,7 +312,10 @@ class TestWhatIsHeldOut:
             "as one block" in note and "of 30 slices the last 6" in note for note in pairs.notes
         )
         assert pairs.dims == 2
-        assert any("dims=3 reads them as one volume" in reason for reason in pairs.reasons)
+        assert any(
+            "if they are slices, dims=3 reads them as one volume" in reason
+            for reason in pairs.reasons
+        )
 
     def test_numbered_pictures_of_several_sizes_are_no_stack(self, tmp_path):
         folders(tmp_path, [f"{k}.png" for k in range(30)])

@@ -168,6 +168,28 @@ def test_a_mask_is_written_with_the_values_it_was_learnt_from(tmp_path):
     assert lossless_name("x/cell.jpg", "_mask") == "cell_mask.png"
 
 
+def test_classes_of_any_whole_type_are_written_in_the_smallest_that_holds_them(tmp_path):
+    for ending in (".png", *ENDINGS):
+        write_mask(tmp_path / f"a{ending}", np.array([[0, 255], [7, 0]], np.int64))
+        found = read_labels(tmp_path / f"a{ending}")
+        assert found.reshape(2, 2).tolist() == [[0, 255], [7, 0]], ending
+        assert found.dtype == np.uint8, ending
+
+
+def test_common_pictures_are_read_unscaled(tmp_path):
+    deep = noise((6, 7)) + np.uint16(3000)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    assert read_volume(tmp_path / "a.png").array.dtype == np.uint16
+    assert np.array_equal(read_volume(tmp_path / "a.png").array[..., 0], deep)
+    colour = noise((6, 7, 3), "uint8")
+    Image.fromarray(colour).save(tmp_path / "b.png")
+    assert np.array_equal(read_volume(tmp_path / "b.png").array, colour)
+    tifffile.imwrite(tmp_path / "c.tif", noise((6, 7, 3)), photometric="rgb")
+    assert np.array_equal(read_volume(tmp_path / "c.tif").array, noise((6, 7, 3)))
+    (tmp_path / "d.jpg").write_text("no picture")
+    assert "is not a JPEG" in refusal(tmp_path / "d.jpg")
+
+
 def test_a_file_that_cannot_be_written_is_whole_or_absent(tmp_path, monkeypatch):
     write_mask(tmp_path / "a.npy", np.ones((2, 2), np.uint8))
 

@@ -90,8 +90,6 @@ def divide(
         made.splits |= {key: items for key, items in parts.items() if items}
         made.how |= {key: "made" for key, items in parts.items() if items}
         made.notes.append(note)
-    elif any(len(g) > 1 for g in train) and dims == 2:
-        made.notes.append("the folders' own splits are kept; slices of a stack stay together")
     made.splits = {key: made.splits[key] for key in SPLITS if made.splits.get(key)}
     return made
 
@@ -122,7 +120,7 @@ def _whole_groups(
     if all(group.kind == "picture" for group in groups):
         return parts, f"held out at random: {counts} of {len(groups):,} pictures"
     return parts, (
-        f"held out: {counts} of {len(groups):,} stacks, whole, for slices of one stack are alike"
+        f"held out at random: {counts} of {len(groups):,} stacks, none of them torn apart"
     )
 
 
@@ -154,9 +152,9 @@ def _blocks(
         )
         text = f"{group.name}: of {n:,} {what} the last {held + last:,}"
         lines.append(text + (f" ({held:,} val, {last:,} test)" if last else ""))
-    return parts, (
-        f"held out as one block, not at random, for neighbours are alike: {'; '.join(lines)}"
-    )
+    numbered = any(group.kind == "sequence" for group in groups)
+    why = "numbered pictures of one size may be neighbours" if numbered else "neighbours are alike"
+    return parts, f"held out as one block, not at random, for {why}: {'; '.join(lines)}"
 
 
 def _rows_of(picture: Group) -> Group:

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from residua.data.decode import with_channels
 from residua.data.masks import to_classes
 from residua.data.naming import shown
-from residua.data.pairs.reading import read_labels, read_picture
+from residua.data.pairs.reading import as_channels, read_picture
 from residua.data.pairs.scan import sides
+from residua.data.volumes import read_labels
 from residua.errors import BadInput
 
 Array = npt.NDArray[Any]
@@ -188,7 +188,7 @@ class PairSplit:
                     f"{sides(found[0].shape[:-1])} of its other channels, {dims}-D"
                 )
         picture = found[0] if len(found) == 1 else np.concatenate(found, -1)
-        picture = _as_channels(files[0], picture, self.channels)
+        picture = as_channels(files[0], picture, self.channels)
         return picture.astype(np.float32) if self.deep else picture
 
     def _read_mask(self, path: Path, dims: int) -> Classes:
@@ -213,15 +213,3 @@ def _part(whole: Array, item: Item) -> Array:
         raise BadInput(f"{shown(item.source[0])}: has no slices {start} to {stop - 1}")
     part = np.take(part, 0, item.axis) if item.plane else part
     return np.ascontiguousarray(part)
-
-
-def _as_channels(path: Path, picture: Array, channels: int) -> Array:
-    """Return the picture with as many channels; grey and colour are made of each other."""
-    given = picture.shape[-1]
-    if given == channels:
-        return picture
-    if given == 1 and channels == 3:
-        return np.repeat(picture, 3, -1)
-    if given == 3 and channels == 1 and picture.dtype == np.uint8 and picture.ndim == 3:
-        return with_channels(picture, 1)
-    raise BadInput(f"{shown(path)}: has {given} channels; expected {channels} as the others")

@@ -18,12 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from residua.data import decode, volumes
+from residua.data import volumes
 from residua.data.folder import SPLIT_NAMES
 from residua.data.naming import natural_key, shown, some
 from residua.errors import BadInput
 
-EXTENSIONS = decode.EXTENSIONS | volumes.EXTENSIONS
 PICTURE_FOLDERS = frozenset(
     [
         "images",
@@ -138,10 +137,13 @@ def find(root: Path) -> Layout:
     files = _files(root)
     in_folders = [file for file in files if file.role]
     if {file.role for file in in_folders} == {"picture", "mask"}:
-        loose = len(files) - len(in_folders)
         found = _match(root, in_folders)
+        loose = [_relative(file.path, root) for file in files if not file.role]
         if loose:
-            found.notes.append(f"{loose:,} pictures outside those folders are left out")
+            found.notes.append(
+                f"{len(loose):,} pictures are in no folder of pictures or masks and are left out "
+                f"({some(loose, 1)})"
+            )
     else:
         found = _match(root, files)
     if not found.rows:
@@ -181,7 +183,7 @@ def _files(root: Path) -> list[_File]:
                 place.append(part)
         for entry in os.scandir(folder):
             hidden = entry.name.startswith(".")
-            if not hidden and volumes.ending(entry.name) in EXTENSIONS and entry.is_file():
+            if not hidden and volumes.ending(entry.name) in volumes.ENDINGS and entry.is_file():
                 found.append(_File(Path(entry.path), role, split, "/".join(place)))
     return sorted(found, key=lambda file: natural_key(os.fspath(file.path)))
 

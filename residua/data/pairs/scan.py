@@ -17,7 +17,8 @@ from residua.data.cache import Progress, default_folder, fingerprint, in_order
 from residua.data.masks import MAX_CLASSES, listed, values_and_counts
 from residua.data.naming import shown
 from residua.data.pairs.layout import Row
-from residua.data.pairs.reading import read_labels, read_picture
+from residua.data.pairs.reading import read_picture
+from residua.data.volumes import read_labels
 from residua.errors import BadInput
 
 VERSION = 1

@@ -220,9 +220,10 @@ def _groups(
     reasons = ["2-D: every file holds one plane"]
     if stacked:
         count = sum(len(group) for group in stacked)
+        made = "one volume" if len(stacked) == 1 else f"{len(stacked):,} volumes"
         reasons.append(
-            f"{count:,} of them are numbered slices of one size: dims=3 reads them as "
-            + ("one volume" if len(stacked) == 1 else f"{len(stacked):,} volumes")
+            f"{count:,} of them are numbered and of one size: if they are slices, dims=3 reads them "
+            f"as {made}"
         )
     return Decision(2, 0, tuple(reasons)), groups
 
