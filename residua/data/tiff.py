@@ -91,8 +91,8 @@ def _in_order(array: Array, axes: str, stack: bool) -> Array:
     """Return a TIFF's array as (D, H, W, C) or (H, W, C); a `stack` has slices if it has several pages."""
     stacked = [i for i, a in enumerate(axes) if a in _STACKED and array.shape[i] > 1]
     channels = [i for i, a in enumerate(axes) if a in "CS" and array.shape[i] > 1]
-    if stack and not stacked and channels and axes[0] == "S":
-        stacked, channels = [0], []  # three slices, which were written as three colours
+    if stack and not stacked and channels == [0]:
+        stacked, channels = [0], []  # slices that were written as channels, or three as colours
     slices = stacked or [i for i, a in enumerate(axes) if a == "Z"]
     rest = [i for i, a in enumerate(axes) if a not in "YX" and i not in (*slices, *channels)]
     if len(stacked) > 1 or len(channels) > 1 or any(array.shape[i] > 1 for i in rest):

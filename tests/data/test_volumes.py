@@ -137,6 +137,14 @@ def test_three_slices_that_were_written_as_colours_are_three_slices(tmp_path):
     assert read_volume(tmp_path / "a.tif").array.shape == (8, 9, 3)
 
 
+def test_slices_that_imagej_took_for_channels_are_slices_where_that_is_known(tmp_path):
+    array = noise((5, 8, 9))
+    tifffile.imwrite(tmp_path / "a.tif", array, imagej=True)  # no axes given: channels
+    assert np.array_equal(read_labels(tmp_path / "a.tif"), array)
+    assert np.array_equal(read_volume(tmp_path / "a.tif", dims=3).array[..., 0], array)
+    assert read_volume(tmp_path / "a.tif").array.shape == (8, 9, 5)
+
+
 def test_a_mask_three_pixels_wide_is_no_colour_picture(tmp_path):
     classes = noise((5, 6, 3), "uint8") % 2
     for ending in ENDINGS:

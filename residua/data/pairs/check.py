@@ -208,15 +208,16 @@ def _check_classes(pairs: Pairs, counts: dict[str, Counts], findings: PairFindin
     ]
     if absent:
         findings.warnings.append(f"no pixels of {some(absent)} in any mask")
+    total = int(train.sum())
     rare = [
-        f"{name} {n / train.sum():.2g}"
+        f"{name} ({n / total:.2%})"
         for name, n in zip(pairs.classes, train, strict=True)
-        if 0 < n < RARE * train.sum()
+        if 0 < n < RARE * total
     ]
     if rare:
         findings.warnings.append(
-            f"hardly any pixels of train, as a share of 1: {some(rare)}; a loss that balances "
-            "classes, such as Dice, is needed"
+            f"of {some(rare)} there are hardly any pixels in train: a loss that balances classes, such "
+            "as Dice, is needed"
         )
     single = sum(int(((found[:, :-1] > 0).sum(axis=1) <= 1).sum()) for found in counts.values())
     findings.facts["one_class_pictures"] = single

@@ -79,7 +79,7 @@ def _reasons(size: Numbers, spacing: Numbers | None, axis: int, unit: str) -> tu
     if min(size) < FEWEST:
         return 2, [
             *lines,
-            f"2-D: {round(min(size))} slices are too few to halve (fewer than {FEWEST})",
+            f"2-D: fewer than {FEWEST} slices ({round(min(size))}) are too few to halve",
         ]
     compared = f"{round(slices)} slices against {round(across)} pixels across"
     if thick and few:

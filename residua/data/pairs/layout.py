@@ -122,10 +122,12 @@ def recognises(path: str | Path) -> bool:
     if not root.is_dir():
         return False
     try:
-        files = _files(root)
+        files = list(_unsorted(root))
         in_folders = {file.role for file in files if file.role}
         if in_folders == {"picture", "mask"}:
             return not _has_letters(root) or bool(_match(root, files).rows)
+        if not any(_is_mask(file) for file in files):
+            return False  # class folders, say, of which there may be a million files
         found = _match(root, [file for file in files if file.role is None])
     except (BadInput, OSError):
         return False
@@ -167,8 +169,12 @@ def _no_pairs(root: Path, files: list[_File], found: Layout) -> str:
 
 
 def _files(root: Path) -> list[_File]:
-    """List all files that may be pictures or masks, with what the folders above them say."""
-    found: list[_File] = []
+    """Return all files that may be pictures or masks in natural order."""
+    return sorted(_unsorted(root), key=lambda file: natural_key(os.fspath(file.path)))
+
+
+def _unsorted(root: Path) -> Iterator[_File]:
+    """Yield all files that may be pictures or masks, with what the folders above them say."""
     letters = _has_letters(root)
     for folder, parts in _walk(root):
         role = split = None
@@ -184,8 +190,7 @@ def _files(root: Path) -> list[_File]:
         for entry in os.scandir(folder):
             hidden = entry.name.startswith(".")
             if not hidden and volumes.ending(entry.name) in volumes.ENDINGS and entry.is_file():
-                found.append(_File(Path(entry.path), role, split, "/".join(place)))
-    return sorted(found, key=lambda file: natural_key(os.fspath(file.path)))
+                yield _File(Path(entry.path), role, split, "/".join(place))
 
 
 def _has_letters(root: Path) -> bool:
@@ -193,12 +198,22 @@ def _has_letters(root: Path) -> bool:
     return {entry.name.lower() for entry in os.scandir(root) if entry.is_dir()} == set(_LETTERS)
 
 
-def _walk(folder: Path, parts: tuple[str, ...] = ()) -> Iterator[tuple[Path, tuple[str, ...]]]:
-    yield folder, parts
-    if len(parts) < _DEEPEST:
+def _walk(root: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Yield folders and the names that lead to them; one that is reached twice (a loop) counts once."""
+    seen: set[tuple[int, int]] = set()
+    waiting: list[tuple[Path, tuple[str, ...]]] = [(root, ())]
+    while waiting:
+        folder, parts = waiting.pop(0)
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        yield folder, parts
+        if len(parts) == _DEEPEST:
+            continue
         for entry in os.scandir(folder):
             if entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX":
-                yield from _walk(Path(entry.path), (*parts, entry.name))
+                waiting.append((Path(entry.path), (*parts, entry.name)))
 
 
 def _said(folder: str, letters: bool) -> tuple[str | None, str | None]:
