@@ -9,6 +9,16 @@ import typer
 
 from residua.cli.output import console, print_json
 
+COLUMNS = {
+    "iou": "IoU",
+    "dice": "Dice",
+    "pck": "PCK",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "support": "number",
+}
+
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or its model.safetensors.")],
@@ -22,7 +32,10 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the measures as JSON.")] = False,
 ) -> None:
-    """Measure a trained network on its test pictures or on others."""
+    """Measure a trained network on its test pictures or on others.
+
+    The table has a row a class, or a joint; its number is that of pictures, pixels or joints.
+    """
     from rich.markup import escape
     from rich.table import Table
 
@@ -39,15 +52,18 @@ def evaluate(
     if as_json:
         print_json(found)
         return
-    table = Table("class", "precision", "recall", "F1", "pictures")
+    names = {key: title for key, title in COLUMNS.items() if key in found["per_class"][0]}
+    table = Table("class", *names.values())
     for row in found["per_class"]:
-        numbers = [f"{row[key]:.3f}" for key in ("precision", "recall", "f1")]
-        table.add_row(escape(row["name"]), *numbers, f"{row['support']:,}")
+        table.add_row(escape(row["name"]), *(_shown(row[key]) for key in names))
     console().print(table)
-    low, high = found["interval"]
-    console().print(
-        f"accuracy {found['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), loss"
-        f" {found['loss']:.4f}, calibration error {found['calibration']['ece']:.4f},"
-        f" {found['n']:,} pictures ({found['split']})",
-        soft_wrap=True,
-    )
+    console().print(opened.sentence(found) + f", loss {found['loss']:.4f}", soft_wrap=True)
+    if "calibration" in found:
+        console().print(f"calibration error {found['calibration']['ece']:.4f}")
+
+
+def _shown(value: float | int | None) -> str:
+    """Return a score, or a number of pictures or pixels; nothing for a class that is not there."""
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"

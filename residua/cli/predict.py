@@ -1,47 +1,103 @@
-"""`residua predict`: name what pictures show."""
+"""`residua predict`: name what pictures show, write their masks, find joints."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from residua.cli.output import console, print_json
+from residua.errors import BadInput
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or its model.safetensors.")],
     pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name a picture.")] = 5,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for masks or drawings; default: in the run's folder."),
+    ] = None,
+    members: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with", help="Another run on the same masks that decides together with this."
+        ),
+    ] = None,
+    vote: Annotated[
+        str, typer.Option(help="How several runs decide on masks: mean, majority or unanimity.")
+    ] = "mean",
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Also write how unsure each pixel's class is.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the predictions as JSON.")] = False,
 ) -> None:
-    """Name what pictures show, with a trained network."""
-    from rich.markup import escape
-    from rich.table import Table
-
+    """Name what pictures show, or write their masks, with a trained network."""
     from residua.cli.progress import TerminalWatcher
     from residua.training.api import open_run
 
     opened = open_run(run)
     opened.device = device
     watcher = TerminalWatcher(quiet=as_json)
+    options: dict[str, Any] = {"top": top}
+    if opened.kind.task == "segmentation":
+        options = {
+            "out": out,
+            "members": [open_run(other) for other in members or []],
+            "vote": vote,
+            "uncertainty": uncertainty,
+        }
+    elif opened.kind.task == "pose":
+        options = {"out": out}
+    elif out is not None or members or uncertainty:
+        raise BadInput("--out, --with and --uncertainty go with runs on masks or joints")
     rows = opened.predict(
-        pictures, top=top, progress=lambda done, n: watcher.progress("predicting", done, n)
+        pictures, progress=lambda done, n: watcher.progress("predicting", done, n), **options
     )
     watcher.end()
     if as_json:
         print_json(rows)
     else:
-        table = Table("picture", "class", "confidence", "next")
-        for row in rows:
-            if "error" in row:
-                table.add_row(escape(row["path"]), "[red]unreadable[/]", "", escape(row["error"]))
-                continue
-            others = ", ".join(f"{t['class']} {t['confidence']:.0%}" for t in row["top"][1:3])
-            confidence = f"{row['confidence']:.1%}"
-            table.add_row(escape(row["path"]), escape(row["class"]), confidence, escape(others))
-        console().print(table)
+        console().print(_table(opened.kind.task, rows))
     if all("error" in row for row in rows):
         raise typer.Exit(1)
+
+
+def _table(task: str, rows: list[dict[str, Any]]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    titles, cells = SHOWN[task]
+    table = Table("picture", *titles)
+    for row in rows:
+        if "error" in row:
+            table.add_row(escape(row["path"]), "[red]unreadable[/]", escape(row["error"]))
+        else:
+            table.add_row(escape(row["path"]), *(escape(cell) for cell in cells(row)))
+    return table
+
+
+def _named(row: dict[str, Any]) -> tuple[str, ...]:
+    others = ", ".join(f"{t['class']} {t['confidence']:.0%}" for t in row["top"][1:3])
+    return row["class"], f"{row['confidence']:.1%}", others
+
+
+def _masked(row: dict[str, Any]) -> tuple[str, ...]:
+    return row["mask"], ", ".join(f"{name} {share:.1%}" for name, share in row["shares"].items())
+
+
+def _posed(row: dict[str, Any]) -> tuple[str, ...]:
+    return row["drawing"], f"{row['confidence']:.2f}"
+
+
+SHOWN: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], tuple[str, ...]]]] = {
+    "classification": (("class", "confidence", "next"), _named),
+    "segmentation": (("mask", "shares of the pixels"), _masked),
+    "pose": (("drawing", "confidence"), _posed),
+}

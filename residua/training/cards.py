@@ -142,7 +142,7 @@ class SegmentationCard(Card):
     ignore: int | None
     spacing: tuple[float, ...] | None
     flips: tuple[int, ...]
-    overlap: float  # of neighbouring tiles
+    deep: bool  # pictures are float32 in their own units, not uint8
 
     @property
     def channels(self) -> int:
@@ -186,7 +186,7 @@ class SegmentationCard(Card):
             values["ignore"],
             None if spacing is None else tuple(spacing),
             tuple(values["flips"]),
-            values["overlap"],
+            values["deep"],
         )
 
 

@@ -210,8 +210,8 @@ def make_plan(
 ) -> Plan:
     """Decide the length of the run and everything else that depends on the clock.
 
-    spent: seconds of the budget that preparation has used. evaluated, tested: pictures in an
-    evaluation on the way, and in the one at the end.
+    spent: seconds of the budget that preparation has used. evaluated, tested: inputs of the training
+    size that an evaluation on the way, and the one at the end, look at.
     Raises BadInput if the budget is used up before training could begin.
     """
     size, per_epoch = trial.batches.size, trial.batches.steps_per_epoch
@@ -231,8 +231,7 @@ def make_plan(
             share * trial.time_step(recipe, precision, at, limit / len(shares))
             for share, at in shares
         )
-        looks = 2 if recipe.evaluation.flip else 1
-        picture = looks * trial.time_forward(precision, size)
+        picture = trial.time_forward(precision, size)
         left = (budget - spent - (time.perf_counter() - began)) * MARGIN
         left -= min(REPORT_SECONDS, 0.1 * budget) + picture * tested
         if left < step_time:

@@ -114,7 +114,6 @@ class SegmentationSection(Section):
     foreground: Share = 1 / 3  # of the patches, centred on a pixel of a rarer class
     balance: Literal["none", "median_frequency", "inverse_sqrt"] = "none"
     border_weights: bool = False  # U-Net's weighted border loss, for touching objects
-    overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25  # of tiles in evaluation
 
 
 class PoseSection(Section):

@@ -10,9 +10,12 @@ from residua.training.classification.task import ClassificationTask
 from residua.training.folder import RunFolder, read_model
 from residua.training.recipe import read_yaml
 from residua.training.run import Run
+from residua.training.segmentation.task import SegmentationTask
 from residua.training.task import Task
 
-TASKS: dict[str, Task[Any, Any]] = {task.name: task for task in (ClassificationTask(),)}
+TASKS: dict[str, Task[Any, Any]] = {
+    task.name: task for task in (SegmentationTask(), ClassificationTask())
+}
 
 
 def task_named(name: str) -> Task[Any, Any]:

@@ -47,8 +47,9 @@ class Material:
 
     @property
     def looks(self) -> dict[str, int]:
-        """How many pictures there are of each split."""
-        return {key: len(split) for key, split in self.pictures.splits.items()}
+        """How many pictures there are of each split; mirrored ones count as well."""
+        times = 2 if self.recipe.evaluation.flip else 1
+        return {key: times * len(split) for key, split in self.pictures.splits.items()}
 
     @property
     def median(self) -> tuple[int, int]:

@@ -1,0 +1,136 @@
+"""What is done when a training on masks ends: the finished model, its measures, the report."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from residua.models import record
+from residua.report.segmentation import SegmentationReport, write_segmentation_report
+from residua.training.devices import describe_device, first_does
+from residua.training.folder import RunFolder, write_model
+from residua.training.plan import Plan
+from residua.training.segmentation.evaluation import Evaluation, evaluate_all
+from residua.training.segmentation.materials import Material
+from residua.training.segmentation.predicting import probabilities
+from residua.training.segmentation.run import SegmentationRun
+from residua.training.state import State, Watcher
+from residua.training.versions import versions
+
+CASES = 12  # pictures in the report, worst first
+LARGEST_CASE = (
+    1024  # pixels of a side that the report shows; of larger ones every second, third ...
+)
+
+
+def finish(
+    folder: RunFolder,
+    config: dict[str, Any],
+    material: Material,
+    state: State,
+    plan: Plan,
+    run: SegmentationRun,
+    watcher: Watcher,
+) -> dict[str, Any]:
+    """Keep the best weights as the model, measure them on the held-out pictures, write the report.
+
+    Returns the measures. With several ranks all measure and the first one writes.
+    """
+    model, card, facts = first_does(lambda: run.opened(folder.best))
+    name = "test" if "test" in material.pairs.splits else "val"
+    model = model.to(run.fabric.device)
+    found = evaluate_all(
+        run.fabric,
+        model,
+        card,
+        material.stores[name],
+        flips=card.flips,
+        progress=lambda done, total: watcher.progress(f"measuring ({name})", done, total),
+    )
+    measures = {"split": name} | found.measures()
+    if not run.fabric.is_global_zero:
+        return measures
+    write_model(folder.model, model.cpu(), card, facts | {"measures": measures})
+    model = model.to(run.fabric.device)
+    known, data = record(card.name), material.findings.facts
+    report = SegmentationReport(
+        command=str(config["command"] or ""),
+        versions=versions(),
+        created=datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
+        device=describe_device(run.fabric.device),
+        duration_s=state.seconds,
+        data={
+            "name": material.pairs.name,
+            "location": material.pairs.location,
+            "counts": {key: part["pictures"] for key, part in data["splits"].items()},
+            "check": material.findings.text(),
+            "notes": material.pairs.notes + material.findings.warnings,
+            "sizes": data["sizes"],
+            "dims": material.pairs.dims,
+            "reasons": material.pairs.reasons,
+            "shares": data["splits"]["train"]["shares"],
+            "spacing": material.pairs.spacing,
+            "unit": material.pairs.unit,
+        },
+        model={
+            "name": card.name,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "multiply_adds": known.multiply_adds if not card.options else None,
+            "paper": known.paper,
+            "options": card.options | {"patch": list(card.patch), "channels": card.channels},
+        },
+        recipe=config["recipe"] | {"plan": plan.as_dict(), "seed": config["seed"]},
+        history=[row | {"val_score": row["val_iou"]} for row in state.history],
+        steps=state.steps,
+        score_name="mean IoU",
+        warnings=state.warnings,
+        classes=list(card.classes),
+        confusion=measures["confusion"],
+        per_class=measures["per_class"],
+        summary={
+            **{key: measures[key] for key in ("iou", "dice", "pixel_accuracy", "loss", "n")},
+            "split": name,
+        },
+        cases=_cases(found, material, name, run, model),
+    )
+    write_segmentation_report(folder.report, report)
+    return measures
+
+
+def _cases(
+    found: Evaluation, material: Material, split: str, run: SegmentationRun, model: torch.nn.Module
+) -> list[dict[str, Any]]:
+    """Return the pictures with the worst mean IoU as the report shows them, looked at once more."""
+    card, part = run.card, material.pairs.splits[split]
+    cases = []
+    for row in found.scores.rows()[:CASES]:
+        i = int(row["key"])
+        picture, truth = material.stores[split][i]
+        p = probabilities(model, card, picture, run.fabric.device, flips=card.flips)
+        unsure = torch.special.entr(p).sum(0) / math.log(max(2, len(card.classes)))
+        step = tuple(slice(None, None, -(-n // LARGEST_CASE)) for n in truth.shape)
+        cases.append(
+            {
+                "name": part.names[i],
+                "picture": _shown(picture)[step],
+                "truth": truth[step],
+                "prediction": p.argmax(0).numpy().astype(np.uint8)[step],
+                "uncertainty": unsure.clamp(0, 1).numpy()[step],
+                "score": row["mean_iou"],
+            }
+        )
+    return cases
+
+
+def _shown(picture: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return a picture of 8 bits: others from their 0.5th to their 99.5th percentile; 1 or 3 channels."""
+    if picture.dtype != np.uint8:
+        low, high = np.percentile(picture, (0.5, 99.5))
+        scaled = (picture - low) / max(float(high - low), 1e-12)
+        picture = (255 * scaled.clip(0, 1)).astype(np.uint8)
+    return picture if picture.shape[-1] in (1, 3) else picture[..., :1]

@@ -1,0 +1,217 @@
+"""A network for masks that was trained: evaluate it, write the masks of pictures of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from residua.data import decode, volumes
+from residua.data.decoded import Decoded
+from residua.data.pairs import Pairs, PairSplit, open_pairs
+from residua.data.pairs.reading import read_picture
+from residua.data.patches import Patches, to_network
+from residua.data.volumes import lossless_name, stem, write_mask, write_volume
+from residua.errors import BadInput
+from residua.training.cards import SegmentationCard
+from residua.training.folder import read_json
+from residua.training.recipe import read_yaml
+from residua.training.run import Run, files_of
+from residua.training.segmentation.ensemble import Ensemble
+from residua.training.segmentation.evaluation import evaluate_all
+from residua.training.segmentation.materials import source_of
+from residua.training.segmentation.predicting import probabilities
+
+VOTES = ("mean", "majority", "unanimity")
+READABLE = (*decode.EXTENSIONS, *volumes.EXTENSIONS)
+FOLDER = "masks"  # in the run's folder, where no other is named
+
+
+class SegmentationRun(Run[SegmentationCard]):
+    """A trained network for masks in its folder."""
+
+    kind = SegmentationCard
+
+    def sentence(self, measures: dict[str, Any]) -> str:
+        """Say what the measures of a split come to."""
+        return (
+            f"mean IoU {measures['iou']:.2%}, mean Dice {measures['dice']:.2%}, pixel error"
+            f" {measures['pixel_error']:.2%} on {measures['n']:,} {measures['split']} pictures"
+        )
+
+    def evaluate(
+        self,
+        data: str | Path | None = None,
+        *,
+        split: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Any]:
+        """Measure the network; return IoU, Dice, pixel error, loss, scores of classes, confusion.
+
+        data: another folder of pictures with masks (whose values mean what the training's did); None:
+        the run's own. split: "train", "val" or "test"; None: test where there is one, else val.
+        """
+        pairs = self._pairs(data)
+        name, part = _part(pairs, split, own=data is None)
+        model = self.model.to(self.fabric.device)
+        found = evaluate_all(
+            self.fabric, model, self.card, Decoded(part), flips=self.card.flips, progress=progress
+        )
+        return {"data": pairs.location, "split": name} | found.measures()
+
+    def sample(
+        self, n: int, data: str | Path | None = None, *, split: str | None = None, seed: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return n patches (n, C, *S), drawn by the seed, and their classes (n, *S), on the device."""
+        part = _part(self._pairs(data), split, own=data is None)[1]
+        card, device = self.card, self.fabric.device
+        patches = Patches(
+            Decoded(part),
+            batch_size=n,
+            seed=seed,
+            size=card.patch,
+            train=True,
+            classes=len(card.classes),
+            foreground=0.0,
+            margin=card.margin,
+            device=device,
+        )
+        batch = patches.batch(0)
+        mean, std = (t.to(device) for t in card.normalisation.tensors())
+        return to_network(batch.pictures, mean, std), batch.labels
+
+    def _pairs(self, data: str | Path | None) -> Pairs:
+        card = self.card
+        known: dict[str, Any] = {
+            "classes": card.classes,
+            "values": card.values,
+            "ignore": card.ignore,
+            "dims": card.dims,
+        }
+        if data is not None:
+            return open_pairs(source_of(str(data)), **known)
+        config = read_yaml(self.folder.config)
+        return open_pairs(
+            source_of(config["source"]), split_record=read_json(self.folder.split), **known
+        )
+
+    def predict(
+        self,
+        what: str | Path | Sequence[str | Path],
+        *,
+        out: str | Path | None = None,
+        members: Sequence[SegmentationRun] = (),
+        vote: str = "mean",
+        uncertainty: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Write the mask of every picture: files and folders, of any size, in tiles where they are large.
+
+        Args:
+            what: pictures, stacks or folders of them.
+            out: folder for the masks; None: `masks` in the run's folder.
+            members: other runs on the same classes that decide together with this one.
+            vote: "mean" of the probabilities, "majority", or "unanimity": the class on which all agree,
+                else class 0.
+            uncertainty: also write the entropy of the mean, 0 .. 1 of log K, as NAME-uncertainty.tif.
+
+        Returns a row a picture {path, mask, shares: {class: share of pixels}}, or {path, error}.
+        """
+        if vote not in VOTES:
+            raise BadInput(f"vote {vote!r}: expected {', '.join(VOTES)}")
+        runs = [self, *members]
+        for other in members:
+            if other.card.classes != self.classes or other.card.values != self.card.values:
+                raise BadInput(f"{other.path}: its classes are not those of {self.path}")
+        given = [what] if isinstance(what, str | Path) else list(what)
+        paths = [path for item in given for path in files_of(Path(item), READABLE)]
+        folder = Path(out) if out is not None else self.path / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = []
+        for done, path in enumerate(paths, start=1):
+            try:
+                rows.append(self._predict(path, folder, runs, vote, uncertainty))
+            except BadInput as error:
+                rows.append({"path": str(path), "error": str(error)})
+            if progress is not None:
+                progress(done, len(paths))
+        return rows
+
+    def _predict(
+        self,
+        path: Path,
+        folder: Path,
+        runs: Sequence[SegmentationRun],
+        vote: str,
+        uncertainty: bool,
+    ) -> dict[str, Any]:
+        picture = self._read_picture(path)
+        slices = picture[None] if picture.ndim == self.card.dims + 1 else picture
+        decided = [self._decided(runs, part, vote) for part in slices]
+        classes, unsure = (np.stack([pair[i] for pair in decided]) for i in range(2))
+        if slices is not picture:
+            classes, unsure = classes[0], unsure[0]
+        target = folder / lossless_name(path)
+        write_mask(target, classes, self.card.values, like=path)
+        counts = np.bincount(classes.ravel(), minlength=len(self.classes))
+        row: dict[str, Any] = {
+            "path": str(path),
+            "mask": str(target),
+            "shares": dict(zip(self.classes, (counts / counts.sum()).tolist(), strict=True)),
+        }
+        if uncertainty:
+            beside = folder / f"{stem(path)}-uncertainty.tif"
+            write_volume(beside, unsure, like=path, channels=False)
+            row["uncertainty"] = str(beside)
+        return row
+
+    def _read_picture(self, path: Path) -> NDArray[Any]:
+        """Return (*S, C) as the network's training had it; a stack (D, H, W, C) for one of slices."""
+        card, array = self.card, read_picture(path, self.card.dims).array
+        if array.dtype != np.uint8 and not card.deep:
+            raise BadInput(
+                f"{path}: has more than 8 bits; the network learnt from pictures of 8 bits"
+            )
+        if array.shape[-1] == 1 and card.channels == 3:
+            array = np.repeat(array, 3, -1)
+        if array.shape[-1] != card.channels:
+            raise BadInput(f"{path}: has {array.shape[-1]} channels; expected {card.channels}")
+        if array.ndim - 1 < card.dims:
+            raise BadInput(f"{path}: is one plane; expected a volume")
+        return array.astype(np.float32) if card.deep else array
+
+    def _decided(
+        self, runs: Sequence[SegmentationRun], picture: NDArray[Any], vote: str
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Return the classes on which the runs settle, and how unsure they are: 0 .. 1."""
+        device = self.fabric.device
+        heard = Ensemble.of(
+            probabilities(run.model.to(device), run.card, picture, device, flips=run.card.flips)
+            for run in runs
+        )
+        if vote == "mean":
+            classes = heard.mean().argmax(0)
+        else:
+            classes = heard.majority() if vote == "majority" else heard.unanimous()
+        unsure = heard.entropy() / np.log(len(self.classes))
+        return classes.numpy().astype(np.uint8), unsure.numpy()
+
+
+def _part(pairs: Pairs, split: str | None, *, own: bool) -> tuple[str, PairSplit]:
+    """Return the split to evaluate, and its name; of other data without splits, everything."""
+    if split is not None:
+        if split not in pairs.splits:
+            raise BadInput(f"split {split!r}: the set has {', '.join(pairs.splits)}")
+        return split, pairs.splits[split]
+    how = pairs.split_record["how"]
+    if not own and "given" not in (how.get("val"), how.get("test")):
+        first, *others = pairs.splits.values()
+        items = [*first.items, *(item for other in others for item in other.items)]
+        return "all", replace(first, items=items)
+    name = "test" if "test" in pairs.splits else "val"
+    return name, pairs.splits[name]
