@@ -74,6 +74,28 @@ class PoseSplit:
         )
 
 
+def whole_pictures(paths: Sequence[Path], joints: int, channels: int) -> PoseSplit:
+    """Return pictures without annotation, each as one person who fills it, to predict from.
+
+    joints: how many the network knows; none is labelled. `BadInput` for an unreadable picture.
+    """
+    sizes = np.array([decode(path, channels).shape[:2] for path in paths], np.int64).reshape(-1, 2)
+    edges = np.stack([0 * sizes[:, 0], 0 * sizes[:, 1], sizes[:, 1], sizes[:, 0]], axis=1) - 0.5
+    unknown = np.full(len(paths), np.nan, np.float32)
+    return PoseSplit(
+        names=[str(path) for path in paths],
+        pictures=[str(path) for path in paths],
+        paths=list(paths),
+        joints=np.zeros((len(paths), joints, 3), np.float32),
+        boxes=edges.astype(np.float32),
+        areas=sizes.prod(axis=1).astype(np.float32),
+        heads=unknown,
+        torsos=unknown,
+        sizes=sizes,
+        channels=channels,
+    )
+
+
 @dataclass
 class Person:
     """One person as a reader finds them; what is None is made from the joints."""

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from residua.data.joints import head_sizes, mirror_of, sigmas_of, torso_sizes
-from residua.data.keypoints import open_keypoints, recognises
+from residua.data.keypoints import open_keypoints, recognises, whole_pictures
 from residua.data.keypoints_check import check_keypoints, readable_keypoints
 from residua.data.mpii import JOINTS as MPII
 from residua.errors import BadInput
@@ -250,6 +250,17 @@ def test_other_sets_are_not_taken_for_keypoints(tmp_path):
     assert not recognises(tmp_path / "boxes.json")
     assert not recognises(tmp_path / "cat" / "1.png")
     assert not recognises(tmp_path / "none")
+
+
+def test_a_picture_without_annotation_is_one_person_who_fills_it(tmp_path):
+    noise(tmp_path / "a.png", (40, 30))
+    noise(tmp_path / "b.png", (7, 9))
+    people = whole_pictures([tmp_path / "a.png", tmp_path / "b.png"], 14, 3)
+    assert people.boxes.tolist() == [[-0.5, -0.5, 39.5, 29.5], [-0.5, -0.5, 6.5, 8.5]]
+    assert people.joints.shape == (2, 14, 3)
+    assert not people.joints.any()
+    assert people.read(1).shape == (9, 7, 3)
+    assert "no such file" in refusal(whole_pictures, [tmp_path / "c.png"], 14, 3)
 
 
 # -- MPII -----------------------------------------------------------------------------------------------

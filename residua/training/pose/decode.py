@@ -1,7 +1,7 @@
 """From heatmaps to joints: the highest pixel, and where between the pixels the peak is.
 
-    taylor   u + d,  d = -H^-1 g,  of log p at the highest pixel u      Zhang et al. 2020 (DARK), equation 7
-    quarter  u + sign(p(u + 1) - p(u - 1)) / 4                          Newell et al. 2016, section 3.3
+    taylor   u + d,  d = -H^-1 g,  of log p at the highest pixel u      Zhang et al. 2020 (DARK)
+    quarter  u + sign(p(u + 1) - p(u - 1)) / 4                          Newell et al. 2016
     soft     sum of p u / sum of p over the 3 x 3 around the peak       a local soft-argmax
 
 log p of a Gaussian is a parabola, so `taylor` finds its centre exactly, where `quarter` is off by up to a
@@ -134,7 +134,7 @@ def flip_test(
     """Return the mean of the heatmaps of pictures (B, C, H, W) and of their mirror images (B, J, h, w).
 
     No column is shifted: where the width is a multiple of the stride, pixel j of a heatmap and pixel
-    w - 1 - j of the mirrored one lie on one place (Huang et al. 2020, section 3.2).
+    w - 1 - j of the mirrored one lie on one place (Huang et al. 2020).
     """
     return (model(pictures) + mirrored(model(pictures.flip(3)), mirror)) / 2
 

@@ -3,12 +3,12 @@
     g_j(u) = exp(-|u - u_j|^2 / (2 sigma^2))                     sigma = 1 pixel of the heatmap
     loss   = mean over labelled joints of  sum_u w (p - g)^2 / sum_u w g^2,   w = 1 + positive g
 
-Newell et al. 2016, section 3.1 ("mean-squared error ... a 2D gaussian (with standard deviation of 1 px)
-centered on the joint location"), at 64 x 64 for a picture of 256 x 256; u_j is not rounded to a pixel (Zhang
-et al. 2020, section 3.3). As a plain mean over pixels the network that answers 0 everywhere has a loss of
-pi / 4096 = 0.0008 and looks trained; here it has a loss of 1, and so has any that predicts nothing. The sum
-of w g^2 is taken in closed form, pi sigma^2 (1 + 2 positive / 3), and so does not depend on where the joint
-is. Losses of the stacks of an hourglass are summed (training mode gives a list); in evaluation there is one.
+The target is that of Newell et al. 2016, 64 x 64 for a picture of 256 x 256; u_j is not rounded to a pixel
+(Zhang et al. 2020, unbiased encoding). As a plain mean over pixels, the network that answers 0 everywhere
+has a loss of pi / 4096 = 0.0008 and looks trained; here it has a loss of 1, and so has any that predicts
+nothing. The sum of w g^2 is taken in closed form, pi sigma^2 (1 + 2 positive / 3), and so does not depend on
+where the joint is. Losses of the stacks of an hourglass are summed (training mode gives a list); in
+evaluation there is one.
 
 Heatmap pixel (i, j) is centred on position 4 j + 1.5, 4 i + 1.5 of the picture (stride 4): position 0 is the
 first pixel's centre, so that a mirrored heatmap is the heatmap of the mirrored picture.
