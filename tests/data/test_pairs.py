@@ -400,6 +400,19 @@ class TestWhatIsHeldOut:
         (tmp_path / "images" / "a.tif").unlink()
         assert "recorded pictures are gone" in refusal(open_pairs, tmp_path, split_record=record)
 
+    @pytest.mark.parametrize("count,fraction", [(2, 0.9), (3, 0.9), (9, 0.99), (5, 0.01)])
+    def test_a_block_leaves_something_to_train_on(self, tmp_path, count, fraction):
+        volume(tmp_path, "a.tif", (count, 8, 9))
+        pairs = open_pairs(tmp_path, dims=2, val_fraction=fraction)
+        expected = min(max(1, round(count * fraction)), count - 1)
+        assert len(pairs.splits["val"]) == expected
+        assert len(pairs.splits["train"]) == count - expected
+
+    def test_a_picture_of_one_pixel_cannot_be_divided(self, tmp_path):
+        picture(tmp_path / "images" / "a.png", (1, 1))
+        mask(tmp_path / "masks" / "a.png", pixels=np.zeros((1, 1), int))
+        assert "one picture of 1 x 1 is too small" in refusal(open_pairs, tmp_path)
+
     @settings(max_examples=15, deadline=None)
     @given(count=st.integers(2, 24), fraction=st.floats(0.05, 0.9), numbered=st.booleans())
     def test_splits_are_disjoint_and_complete(self, tmp_path_factory, count, fraction, numbered):

@@ -18,6 +18,7 @@ import numpy as np
 
 from residua.data.naming import shown
 from residua.data.pairs.items import Item
+from residua.data.pairs.scan import sides
 from residua.data.split import SPLITS, TEST_FRACTION, TEST_FROM, hold_out
 from residua.errors import BadInput
 
@@ -84,8 +85,8 @@ def divide(
         parts, note = way(train, wanted / total, test, dims, seed)
         if not parts["val"]:
             raise BadInput(
-                f"{shown(where)}: one picture of {train[0].items[0].shape} is too small to hold a part "
-                "out for validation; expected more pictures"
+                f"{shown(where)}: one picture of {sides(train[0].items[0].shape)} is too small to hold a "
+                "part out for validation; expected more pictures"
             )
         made.splits |= {key: items for key, items in parts.items() if items}
         made.how |= {key: "made" for key, items in parts.items() if items}
@@ -137,8 +138,8 @@ def _blocks(
                 continue
             group, dims = _rows_of(group), 3
         n = len(group)
-        held = 0 if n < 2 else max(1, round(n * val))
         last = round(n * test) if n * test >= 1 else 0
+        held = min(max(1, round(n * val)), n - last - 1)  # one slice at least is for training
         ends = {
             "train": (0, n - held - last),
             "val": (n - held - last, n - last),
@@ -147,9 +148,7 @@ def _blocks(
         for key, (start, stop) in ends.items():
             if stop > start:
                 parts[key] += group.part(start, stop, dims)
-        what = (
-            "rows" if group.items[0].shape[0] == n and len(group.items[0].shape) == 2 else "slices"
-        )
+        what = "rows" if group.kind == "volume" and len(group.items[0].shape) == 2 else "slices"
         text = f"{group.name}: of {n:,} {what} the last {held + last:,}"
         lines.append(text + (f" ({held:,} val, {last:,} test)" if last else ""))
     numbered = any(group.kind == "sequence" for group in groups)

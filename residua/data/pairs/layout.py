@@ -75,6 +75,7 @@ _MASK_WORDS = [
 ]
 _PICTURE_WORDS = ["picture", "image", "img", "raw", "im"]
 _SHORT_SPLITS = {"Tr": "train", "Va": "val", "Ts": "test"}  # imagesTr: nnU-Net
+_LIKE_A_MASK = re.compile("|".join(_MASK_WORDS))
 _CHANNEL = re.compile(r"^(.+)_(\d{4})$")
 _DEEPEST = 6  # folders below the root
 
@@ -122,16 +123,27 @@ def recognises(path: str | Path) -> bool:
     if not root.is_dir():
         return False
     try:
+        if not _may_hold_masks(root):
+            return False
         files = list(_unsorted(root))
         in_folders = {file.role for file in files if file.role}
         if in_folders == {"picture", "mask"}:
             return not _has_letters(root) or bool(_match(root, files).rows)
-        if not any(_is_mask(file) for file in files):
-            return False  # class folders, say, of which there may be a million files
         found = _match(root, [file for file in files if file.role is None])
     except (BadInput, OSError):
         return False
     return bool(found.rows) and len(found.rows) >= len(found.alone_pictures)
+
+
+def _may_hold_masks(root: Path) -> bool:
+    """Look at bare names only: class folders may hold a million files."""
+    letters = _has_letters(root)
+    for folder, parts in _walk(root):
+        if any(_said(part, letters)[0] == "mask" for part in parts):
+            return True
+        if any(_LIKE_A_MASK.search(entry.name.lower()) for entry in os.scandir(folder)):
+            return True
+    return False
 
 
 def find(root: Path) -> Layout:
