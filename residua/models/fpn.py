@@ -5,8 +5,8 @@
 
 Lin, Dollar, Girshick, He, Hariharan, Belongie 2017, Feature Pyramid Networks for Object Detection, section 3
 and figure 3: a `Skip` a level, with the up-sampled coarser level as branch, a 1x1 convolution of the stage's
-map as shortcut, and addition as merge. Convolutions have biases, no norm and no activation. Up is by nearest
-neighbours to the size of c_l, never by two: of odd sizes ResNets round the half up, DenseNets down.
+map as shortcut, and addition as merge. Convolutions have biases, no norm and no activation. Up is each pixel
+twice, then to exactly the size of c_l: of odd sizes ResNets round the half up, DenseNets down.
 
     extra "p6"          P6 = every second pixel of P5                             Lin et al. 2017, section 4.1
     extra "p6p7"        P6 = conv3x3/2(c5), P7 = conv3x3/2(relu(P6))              Lin et al. 2017b, RetinaNet
@@ -23,6 +23,7 @@ Shapes: (N, C, H, W) -> scores (N, classes, H, W), or with `features_only` the l
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,12 +32,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from residua.models.levels import check_picture
 from residua.models.registry import create_model, record, register
 from residua.nn.init import initialise
 from residua.nn.merges import Add
 from residua.nn.names import unknown
 from residua.nn.norms import Norm, make_norm
 from residua.nn.skip import Skip
+from residua.nn.updown import fit
 
 PAPER = "Lin et al. 2017, Feature Pyramid Networks; Kirillov et al. 2019, Panoptic FPN"
 
@@ -47,6 +50,7 @@ CLASSES, INPUT_SIZE = (
     19,
     512,
 )  # of the records; 19 classes are Cityscapes', as in Kirillov et al. 2019
+PROBE = 1024  # pixels a side
 EXTRA = ("none", "p6", "p6p7", "p6p7_of_p5")
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # a stage's map c_l, and the coarser level p_(l+1)
@@ -70,7 +74,7 @@ class UpTo(nn.Module):
 
     def forward(self, x: Pair) -> torch.Tensor:
         """Return up(p_(l+1)): (N, width, h, w)."""
-        return functional.interpolate(x[1], size=x[0].shape[2:], mode="nearest")
+        return fit(functional.interpolate(x[1], scale_factor=2, mode="nearest"), x[0].shape[2:])
 
 
 class Beyond(nn.Module):
@@ -126,7 +130,9 @@ class Rise(nn.ModuleList):
     def forward(self, x: torch.Tensor, sizes: Sequence[torch.Size]) -> torch.Tensor:
         """(N, width, h, w) -> (N, head_width, *the last of the sizes), one size a stage."""
         for stage, size in zip(self, sizes, strict=True):
-            x = _bilinear(stage(x), size)
+            x = stage(x)
+            if x.shape[2:] != size:
+                x = _bilinear(x, size)
         return x
 
 
@@ -160,10 +166,11 @@ def _stage(cin: int, cout: int, norm: Norm) -> nn.Sequential:
     return nn.Sequential(*parts, nn.ReLU(inplace=True))
 
 
-def _bilinear(x: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    if x.shape[2:] == size:
-        return x
-    return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
+def _bilinear(x: torch.Tensor, size: Sequence[int], factor: int = 2) -> torch.Tensor:
+    """Return a map of this size, about `factor` times as large as x."""
+    if factor > 1:
+        x = functional.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+    return fit(x, size)
 
 
 class FPN(nn.Module):
@@ -174,41 +181,37 @@ class FPN(nn.Module):
         encoder: nn.Module,
         pyramid: Pyramid,
         head: nn.Module | None,
-        first: int,
+        strides: Sequence[int],
         smallest: int,
     ) -> None:
-        """Take the parts; first: the stage of the finest level; smallest: the least side of a picture."""
+        """Take the parts.
+
+        strides: pixels of the picture from one pixel of a level to the next, finest first; there may be
+        fewer levels than stages. smallest: the least side of a picture.
+        """
         super().__init__()
         self.encoder = encoder
         self.pyramid = pyramid
         self.head = head
-        self.first, self.smallest = first, smallest
+        self.strides = tuple(strides)
+        self.stage_channels = (pyramid.coarsest.out_channels,) * len(self.strides)
+        self.smallest = smallest
 
     def forward(self, x: torch.Tensor) -> Any:
         """Return scores (N, classes, H, W), or the list of the levels' maps where there is no head."""
-        if self.smallest > 1 and min(x.shape[2:]) < self.smallest:
-            size = " x ".join(map(str, x.shape[2:]))
-            raise ValueError(
-                f"a picture of {size} pixels is too small: the encoder takes {self.smallest} a side or more"
-            )
-        maps = self.pyramid(self.encoder(x)[self.first :])
-        return maps if self.head is None else _bilinear(self.head(maps), x.shape[2:])
+        check_picture(x, 2, self.smallest)
+        levels = self.pyramid(self.encoder(x)[-len(self.pyramid.smooth) :])
+        if self.head is None:
+            return levels
+        return _bilinear(self.head(levels), x.shape[2:], self.strides[0])
 
-    @property
-    def stage_channels(self) -> tuple[int, ...]:
-        """The channels of each level, finest first."""
-        return (self.pyramid.coarsest.out_channels,) * len(self.strides)
 
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """The pixels of the picture from one pixel of a level to the next, finest first."""
-        side = 1024
-        body = copy.deepcopy(self.encoder).to("meta").eval()
-        first = next(m for m in body.modules() if isinstance(m, nn.Conv2d))
-        maps = body(first.weight.new_empty(1, first.in_channels, side, side))
-        found = [2 ** round(math.log2(side / y.shape[2])) for y in maps[self.first :]]
-        beyond = {"none": 0, "p6": 1}.get(self.pyramid.extra, 2)
-        return (*found, *(found[-1] << i for i in range(1, beyond + 1)))
+def strides_of(encoder: nn.Module, in_channels: int) -> list[int]:
+    """Return the strides of a network's maps, from their sizes on a picture without contents."""
+    probe = copy.deepcopy(encoder).to("meta").eval()
+    dtype = next(probe.parameters()).dtype
+    maps = probe(torch.empty(1, in_channels, PROBE, PROBE, device="meta", dtype=dtype))
+    return [2 ** round(math.log2(PROBE / y.shape[2])) for y in maps]
 
 
 def fpn(
@@ -262,6 +265,11 @@ def fpn(
         raise ValueError(
             f"first {first} is not a stage of {encoder}: it has 0 to {len(channels) - 1}"
         )
+    strides = strides_of(features, in_channels)[first:]
+    if any(b != 2 * a for a, b in itertools.pairwise(strides)):
+        raise ValueError(
+            f"encoder {encoder!r} does not halve from stage to stage: strides {strides}"
+        )
     pyramid = Pyramid(channels[first:], width, extra)
     initialise(pyramid, "glorot")  # nothing rectifies in between
     head = None
@@ -271,7 +279,9 @@ def fpn(
         )
         initialise(head)
         nn.init.normal_(head.scores.weight, std=START)
-    return FPN(features, pyramid, head, first, body.smallest)
+    beyond = {"none": 0, "p6": 1}.get(extra, 2)
+    strides += [strides[-1] << i for i in range(1, beyond + 1)]
+    return FPN(features, pyramid, head, strides, body.smallest)
 
 
 # name: (encoder, parameters, multiply-adds)

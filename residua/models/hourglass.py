@@ -15,8 +15,8 @@ convolution but those of the heatmaps has a bias, as long as there are norms: ea
 leads through a norm, and batch norm takes it away again. `biases` adds those that the authors' code has.
 
 Shapes: (N, C, H, W) -> heatmaps (N, joints, h, w), h = max(1, ceil(H / 2) // 2), any H, W >= 1: 256 -> 64. A
-side of one pixel is no longer halved, and maps are up-sampled to the size of the shortcut's. In training the
-list of all stacks' heatmaps, the last one last; in evaluation the last. The norms differ as they do.
+side of one pixel is no longer halved; up is each pixel twice, and of an odd size the last one once more. In
+training the list of all stacks' heatmaps, the last one last; in evaluation the last. Norms differ as they do.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from collections import OrderedDict
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from residua.models.registry import register
 from residua.nn.convolutions import EXPANSION, bottleneck_convolutions
@@ -40,6 +39,7 @@ from residua.nn.pooling import Halve
 from residua.nn.recompute import recompute
 from residua.nn.shortcuts import Projection
 from residua.nn.skip import Skip
+from residua.nn.updown import DownAndUp
 
 PAPER = "Newell, Yang, Deng 2016, Stacked Hourglass Networks for Human Pose Estimation"
 
@@ -51,17 +51,6 @@ START = 0.001
 MULTIPLE = 2 * EXPANSION
 
 Parts = OrderedDict[str, nn.Module]
-
-
-class DownUp(nn.Sequential):
-    """Modules that lead to coarser maps, then nearest-neighbour up-sampling to the size of the input."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
-        y = x
-        for module in self:
-            y = module(y)
-        return functional.interpolate(y, size=x.shape[2:], mode="nearest")
 
 
 class _Modules:
@@ -88,12 +77,11 @@ class _Modules:
 
     def hourglass(self, levels: int, channels: int) -> Skip:
         """Return an hourglass (N, C, H, W) -> (N, C, H, W) that halves `levels` times."""
-        parts: Parts = OrderedDict()
-        parts["pool"] = Halve("max")
-        parts["down"] = self.some(channels)
-        parts["inner"] = self.hourglass(levels - 1, channels) if levels > 1 else self.some(channels)
-        parts["up"] = self.some(channels)
-        return Skip(DownUp(parts), self.some(channels), Add())
+        down: Parts = OrderedDict(pool=Halve("max"), blocks=self.some(channels))
+        inner = self.hourglass(levels - 1, channels) if levels > 1 else self.some(channels)
+        up: Parts = OrderedDict(blocks=self.some(channels), grow=nn.Upsample(scale_factor=2))
+        branch = DownAndUp(nn.Sequential(down), inner, nn.Sequential(up))
+        return Skip(branch, self.some(channels), Add())
 
 
 class Stack(nn.Module):

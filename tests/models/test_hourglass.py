@@ -72,12 +72,13 @@ class ByHand:
         aside = []
         for _ in range(self.levels):
             aside.append(self.module(f"{name}.shortcut.0", x))
-            x = self.module(f"{name}.branch.down.0", halved(x))
+            x = self.module(f"{name}.branch.down.blocks.0", halved(x))
             name += ".branch.inner"
         x = self.module(f"{name}.0", x)
         for shortcut in reversed(aside):
             name = name.removesuffix(".branch.inner")
-            x = shortcut + resized(self.module(f"{name}.branch.up.0", x), *shortcut.shape[2:])
+            x = self.module(f"{name}.branch.up.blocks.0", x)
+            x = shortcut + doubled(x, *shortcut.shape[2:])
         return x
 
     def __call__(self, x):
@@ -103,10 +104,10 @@ def halved(x):
     return functools.reduce(torch.maximum, corners)
 
 
-def resized(x, h, w):
-    """Nearest neighbours: pixel i of n reads pixel floor(i m / n) of m."""
-    rows = torch.arange(h) * x.shape[2] // h
-    columns = torch.arange(w) * x.shape[3] // w
+def doubled(x, h, w):
+    """Each pixel twice, the last one once more or once less where that is too few or too many."""
+    rows = (torch.arange(h) // 2).clamp(max=x.shape[2] - 1)
+    columns = (torch.arange(w) // 2).clamp(max=x.shape[3] - 1)
     return x[:, :, rows][:, :, :, columns]
 
 
@@ -230,6 +231,11 @@ def test_it_reaches_none_of_the_biases_that_are_left_out_but_the_heatmaps_have()
 # -- sizes and other things that hold for all networks ---------------------------------------------------
 
 
+@functools.cache
+def plain(stacks, channels, levels):
+    return little(stacks, in_channels=channels, levels=levels).float().eval()
+
+
 @torch.no_grad()
 @settings(max_examples=40, deadline=None)
 @given(
@@ -239,10 +245,20 @@ def test_it_reaches_none_of_the_biases_that_are_left_out_but_the_heatmaps_have()
     levels=st.integers(1, 5),
 )
 def test_any_size_from_one_pixel_gives_heatmaps_of_a_quarter(size, channels, stacks, levels):
-    model = little(stacks, in_channels=channels, levels=levels).float().eval()
+    model = plain(stacks, channels, levels)
     heatmaps = model(torch.rand(1, channels, *size))
     assert heatmaps.shape == (1, 3, *(max(1, (side + 1) // 2 // 2) for side in size))
     assert heatmaps.isfinite().all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", range(103, 107))
+def test_far_from_a_border_it_does_not_matter_how_large_the_picture_is(rows):
+    """Row i of one hourglass that halves once reads rows of the picture up to 4 i + 43, no others."""
+    model, x = little(1, levels=1).eval(), pictures(1, 3, 150, 9)
+    whole, part = model(x), model(x[:, :, :rows])
+    agree = (rows - 43 + 3) // 4
+    torch.testing.assert_close(part[:, :, :agree], whole[:, :, :agree], rtol=1e-9, atol=1e-12)
 
 
 @torch.no_grad()
