@@ -22,6 +22,7 @@ Pair = tuple[Array, Array]
 
 KEPT_BYTES = 2 << 30
 MEASURED = 1000  # pictures that mean and standard deviation are measured on, at most
+_AT_ONCE = 1 << 24  # numbers of a volume that are measured together, at most about
 _CONSTANT = 1e-6  # a spread below this share of the largest value is rounding
 
 
@@ -92,17 +93,20 @@ def measure_pixels(
         picture = store[int(i)][0]
         if picture.shape[-1] != channels:
             raise BadInput(f"picture {i}: {picture.shape[-1]} channels; expected {channels}")
-        pixels = picture.reshape(-1, channels).astype(np.float64)
-        pixels /= 255 if picture.dtype == np.uint8 else 1
-        if not np.isfinite(pixels).all():
-            raise BadInput(f"picture {i}: holds values that are not finite; expected numbers")
-        here = pixels.mean(0)
-        largest = np.maximum(largest, np.abs(pixels).max(0))
-        # Chan, Golub, LeVeque 1983, equation 2.1: sums of squares about the mean, of two parts
-        n, apart = len(pixels), here - mean
-        squares += np.square(pixels - here).sum(0) + np.square(apart) * (count * n / (count + n))
-        mean += apart * (n / (count + n))
-        count += n
+        parts = min(-(-picture.size // _AT_ONCE), len(picture))
+        for part in np.array_split(picture, parts):
+            pixels = part.reshape(-1, channels).astype(np.float64)
+            pixels /= 255 if picture.dtype == np.uint8 else 1
+            if not np.isfinite(pixels).all():
+                raise BadInput(f"picture {i}: holds values that are not finite; expected numbers")
+            here = pixels.mean(0)
+            largest = np.maximum(largest, np.abs(pixels).max(0))
+            # Chan, Golub, LeVeque 1983: sums of squares about the mean, of two parts put together
+            n, apart = len(pixels), here - mean
+            squares += np.square(pixels - here).sum(0)
+            squares += np.square(apart) * (count * n / (count + n))
+            mean += apart * (n / (count + n))
+            count += n
     std = np.sqrt(squares / count)
     std = np.where(std <= _CONSTANT * largest, 1.0, std)
     return tuple(map(float, mean)), tuple(map(float, std))

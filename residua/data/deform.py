@@ -179,21 +179,21 @@ def _sampled(
 
 
 def offsets(shape: Sequence[int], warp: Warp) -> Singles:
-    """Return A (p + e(p)) for each pixel of a patch: float32 (n, *shape), in pixels."""
+    """Return A (p + e(p)) for each pixel of a patch: float32 (n, *shape), in pixels.
+
+    As A p, a sum of one line an axis, and the interpolation of A e, which is that of e times A.
+    """
     n = len(shape)
-    found: list[Singles] = []
+    matrix = np.eye(n) if warp.matrix is None else warp.matrix
+    if warp.elastic is None:
+        places = np.zeros((n, *shape), np.float32)
+    else:
+        places = displacements(np.einsum("ij,j...->i...", matrix, warp.elastic), shape)
     for axis, side in enumerate(shape):
-        line = (np.arange(side) - (side - 1) / 2).astype(np.float32)
-        found.append(line.reshape([-1 if k == axis else 1 for k in range(n)]))
-    if warp.elastic is not None:
-        found = [e + p for e, p in zip(displacements(warp.elastic, shape), found, strict=True)]
-    places = np.empty((n, *shape), np.float32)
-    rows = np.eye(n) if warp.matrix is None else warp.matrix
-    for place, row in zip(places, rows.astype(np.float32), strict=True):
-        place[...] = row[0] * found[0]
-        for factor, line in zip(row[1:], found[1:], strict=True):
+        line = _along(axis, np.arange(side) - (side - 1) / 2, n)
+        for place, factor in zip(places, matrix[:, axis], strict=True):
             if factor:
-                place += factor * line
+                place += (factor * line).astype(np.float32)
     return places
 
 
@@ -205,13 +205,18 @@ def displacements(coarse: NDArray[np.float64], shape: Sequence[int]) -> Singles:
     dense = coarse.astype(np.float32)
     for axis in range(len(shape), 0, -1):
         # Not a matrix product: how BLAS adds would depend on its number of threads.
-        lines, weights = np.moveaxis(dense, axis, 0), _bicubic(shape[axis - 1])
-        columns = weights.reshape(*weights.shape, *(1,) * (lines.ndim - 1))
-        wide = columns[:, 0] * lines[0]
-        for k in range(1, GRID):
-            wide += columns[:, k] * lines[k]
-        dense = np.moveaxis(wide, 0, axis)
+        lines = np.split(dense, GRID, axis)
+        columns = [_along(axis, weight, dense.ndim) for weight in _bicubic(shape[axis - 1]).T]
+        dense = columns[0] * lines[0]
+        term = np.empty_like(dense)
+        for column, line in zip(columns[1:], lines[1:], strict=True):
+            dense += np.multiply(column, line, out=term)
     return dense
+
+
+def _along(axis: int, values: Array, axes: int) -> Array:
+    """Return values (n,) as an array of so many axes, along one of them."""
+    return values.reshape([-1 if k == axis else 1 for k in range(axes)])
 
 
 @functools.lru_cache(maxsize=64)

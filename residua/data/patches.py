@@ -19,7 +19,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -328,22 +328,30 @@ class Patches:
     def _rarer(self, i: int, mask: Array) -> list[Ints]:
         """Return some pixels (their places in the flat mask) of each class but the commonest."""
         if i not in self._rare:
-            slabs = mask if mask.ndim == 3 else mask[None]
-            counts = sum(np.bincount(slab.ravel(), minlength=IGNORED + 1) for slab in slabs)
-            counts = cast(Ints, counts)[:IGNORED]
-            present = [k for k in np.flatnonzero(counts).tolist() if k != counts.argmax()]
-            self._rare[i] = [self._some(np.flatnonzero(mask == k), i) for k in present]
+            slabs = mask if mask.ndim == 3 else mask[None]  # bounds the memory that a volume takes
+            counts = np.stack(
+                [np.bincount(slab.ravel(), minlength=IGNORED + 1)[:IGNORED] for slab in slabs]
+            )
+            every = counts.sum(0)
+            present = [k for k in np.flatnonzero(every).tolist() if k != every.argmax()]
+            self._rare[i] = [self._some(slabs, k, counts[:, k], i) for k in present]
         self._rare.move_to_end(i)
         if len(self._rare) > _PICTURES_KEPT:
             self._rare.popitem(last=False)
         return self._rare[i]
 
-    def _some(self, pixels: Ints, i: int) -> Ints:
-        """Return at most 1,024 of these, by the counter."""
-        if len(pixels) <= _PIXELS_KEPT:
-            return pixels
-        some = np.arange(_PIXELS_KEPT)
-        return pixels[integers(self.seed, i, some, PatchDrawn.AMONG, len(pixels))]
+    def _some(self, slabs: Array, k: int, counts: Ints, i: int) -> Ints:
+        """Return the places of class k, or 1,024 of them by the counter, in order."""
+        ends = np.cumsum(counts)
+        wanted = np.arange(min(ends[-1], _PIXELS_KEPT))
+        if ends[-1] > _PIXELS_KEPT:
+            wanted = np.sort(integers(self.seed, i, wanted, PatchDrawn.AMONG, ends[-1]))
+        found = []
+        for s, part in enumerate(np.split(wanted, np.searchsorted(wanted, ends[:-1]))):
+            if len(part):
+                within = part - (ends[s] - counts[s])
+                found.append(np.flatnonzero(slabs[s] == k)[within] + s * slabs[s].size)
+        return np.concatenate(found)
 
     # -- over many steps -------------------------------------------------------------------------------
 

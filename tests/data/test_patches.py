@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from residua.data import decoded
 from residua.data.border_weights import border_weights
 from residua.data.decoded import Decoded, measure_pixels
 from residua.data.masks import IGNORED
@@ -206,6 +207,22 @@ def test_a_share_of_every_batch_is_centred_on_a_rarer_class(share):
     if share:
         of_one = (centres == 1).sum() / (centres > 0).sum()
         assert 0.4 < of_one < 0.6  # however rare each is
+
+
+def test_volumes_are_centred_on_any_of_the_voxels_of_a_class():
+    """More of them than are remembered, over many slices."""
+    mask = np.zeros((9, 30, 30), np.uint8)
+    mask[2:7, 5:25, 5:25] = 1
+    mask[4, 10, 12] = 2
+    store = [(np.zeros((*mask.shape, 1), np.uint8), mask)]
+    plain = PatchAugmentation()
+    patches = make(store, size=5, batch_size=200, augmentation=plain, foreground=1.0)
+    centres = patches.batch(0).labels[:, 2, 2, 2]
+    assert (centres > 0).all()
+    assert 60 < (centres == 2).sum() < 140
+    places = {tuple(np.unravel_index(p, mask.shape)) for p in patches._rarer(0, mask)[0]}
+    assert all(mask[place] == 1 for place in places)
+    assert {z for z, _, _ in places} == {2, 3, 4, 5, 6}
 
 
 def test_at_the_border_the_pixel_is_in_the_patch_though_not_in_its_centre():
@@ -427,8 +444,10 @@ def test_large_offsets_do_not_lose_the_picture():
 # -- what pixels are like ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("at_once", [16, 1 << 24])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_mean_and_spread_are_those_of_all_pixels(dtype):
+def test_mean_and_spread_are_those_of_all_pixels(dtype, at_once, monkeypatch):
+    monkeypatch.setattr(decoded, "_AT_ONCE", at_once)
     store = pairs([(7, 9), (20, 3), (5, 5)], 2, dtype)
     every = np.concatenate([p.reshape(-1, 2) for p, _ in store]).astype(float)
     every /= 255 if dtype == np.uint8 else 1
