@@ -190,7 +190,58 @@ class SegmentationCard(Card):
         )
 
 
-CARDS: dict[str, type[Card]] = {kind.task: kind for kind in (ModelCard, SegmentationCard)}
+@dataclass(frozen=True)
+class PoseCard(Card):
+    """The card of a network that finds joints, `classes`, of one person in the middle of a square crop.
+
+    skeleton: pairs of joints that a line connects. mirror: the partner of each joint in a mirrored
+    picture; flip: evaluation also looks at the mirrored crop. margin: a crop's side over the long side
+    of the person's box.
+    """
+
+    task: ClassVar[str] = "pose"
+
+    in_channels: int
+    pixels: int
+    normalisation: Normalisation
+    skeleton: tuple[tuple[int, int], ...]
+    mirror: tuple[int, ...]
+    flip: bool
+    margin: float
+
+    @property
+    def channels(self) -> int:
+        """Channels of a picture."""
+        return self.in_channels
+
+    @property
+    def size(self) -> int:
+        """Pixels a side of a crop."""
+        return self.pixels
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of a crop: (C, H, W)."""
+        return (self.channels, self.pixels, self.pixels)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PoseCard:
+        """Return the card that `as_dict` gave."""
+        return cls(
+            values["name"],
+            values["options"],
+            tuple(values["classes"]),
+            values["in_channels"],
+            values["pixels"],
+            Normalisation.from_dict(values["normalisation"]),
+            tuple((a, b) for a, b in values["skeleton"]),
+            tuple(values["mirror"]),
+            values["flip"],
+            values["margin"],
+        )
+
+
+CARDS: dict[str, type[Card]] = {kind.task: kind for kind in (ModelCard, SegmentationCard, PoseCard)}
 
 
 def card_of(values: dict[str, Any]) -> Card:

@@ -8,13 +8,14 @@ from typing import Any
 from residua.errors import BadInput, nearest
 from residua.training.classification.task import ClassificationTask
 from residua.training.folder import RunFolder, read_model
+from residua.training.pose.task import PoseTask
 from residua.training.recipe import read_yaml
 from residua.training.run import Run
 from residua.training.segmentation.task import SegmentationTask
 from residua.training.task import Task
 
 TASKS: dict[str, Task[Any, Any]] = {
-    task.name: task for task in (SegmentationTask(), ClassificationTask())
+    task.name: task for task in (PoseTask(), SegmentationTask(), ClassificationTask())
 }
 
 

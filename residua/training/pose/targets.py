@@ -23,7 +23,7 @@ import torch
 
 STRIDE = 4
 SIGMA = 1.0  # pixels of the heatmap
-POSITIVE = 0.0
+POSITIVE = 40.0
 _FLAT = 0.05  # of a target's peak, which is 1: a map that nowhere rises so far says nothing
 
 
