@@ -89,10 +89,11 @@ def to_classes(
             f"holds the value{'s' if len(strange) > 1 else ''} {listed(strange)};"
             f" expected {listed(sorted(classes))}"
         )
-    if _is_small(pixels):  # one look-up a pixel
-        table = np.zeros(np.iinfo(pixels.dtype).max + 1, np.uint8)
+    if pixels.dtype == np.uint8:  # several times as fast as indexing, which makes 8 bytes of each
+        table = np.zeros(256, np.uint8)
         table[different] = [classes[value] for value in different]
-        return np.take(table, pixels)
+        found = bytearray(pixels.tobytes()).translate(table.tobytes())
+        return np.frombuffer(found, np.uint8).reshape(pixels.shape)
     lookup = np.array([classes[value] for value in different], np.uint8)
     return np.take(lookup, np.searchsorted(different, pixels))
 

@@ -68,7 +68,7 @@ class Item:
         return tuple(path for files in self.pictures for path in files)
 
 
-class _Last:
+class Last:
     """The arrays that were read last, for items that are parts of one volume."""
 
     def __init__(self) -> None:
@@ -85,8 +85,8 @@ class _Last:
             self._kept[kind] = (key, array)
         return array
 
-    def __reduce__(self) -> tuple[type[_Last], tuple[()]]:
-        return _Last, ()  # another process reads for itself
+    def __reduce__(self) -> tuple[type[Last], tuple[()]]:
+        return Last, ()  # another process reads for itself
 
 
 @dataclass(eq=False)
@@ -99,7 +99,7 @@ class PairSplit:
     ignore: int | None = None
     deep: bool = False
     dims: int = 2
-    _last: _Last = field(default_factory=_Last, repr=False)
+    last: Last = field(default_factory=Last, repr=False)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -177,7 +177,7 @@ class PairSplit:
         volume = len(item.shape) + item.plane
         if item.window is None:
             return read(files[0], volume)
-        return self._last.get(kind, files[0], lambda: read(files[0], volume))
+        return self.last.get(kind, files[0], lambda: read(files[0], volume))
 
     def _read_picture(self, files: tuple[Path, ...], dims: int) -> Array:
         found = [read_picture(path, dims).array for path in files]

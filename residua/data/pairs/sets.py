@@ -21,7 +21,7 @@ from residua.data.naming import shown, some
 from residua.data.pairs import layout, names, stacks
 from residua.data.pairs.dimensions import Decision, decide
 from residua.data.pairs.division import Division, Group, divide
-from residua.data.pairs.items import Item, PairSplit
+from residua.data.pairs.items import Item, Last, PairSplit
 from residua.data.pairs.layout import Layout, Row
 from residua.data.pairs.scan import Seen, look, sides
 from residua.data.split import SPLITS
@@ -123,6 +123,7 @@ def open_pairs(
         made = _repeat(groups, record, root)
     spacings = [s for i in good if (s := seen[i].spacing) is not None]
     channels = _channels([seen[i].channels for i in good])
+    last = Last()  # one for all splits, which may be parts of one volume
     deep = any(seen[i].depth != "uint8" for i in good)
     return Pairs(
         name=root.name or "pairs",
@@ -135,7 +136,7 @@ def open_pairs(
         values=table.values,
         ignore=table.ignore,
         splits={
-            key: PairSplit(items, channels, table.values, table.ignore, deep, choice.dims)
+            key: PairSplit(items, channels, table.values, table.ignore, deep, choice.dims, last)
             for key, items in made.splits.items()
         },
         split_record=record,
