@@ -11,7 +11,6 @@ training was resumed (rule 1).
 from __future__ import annotations
 
 import functools
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -20,16 +19,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from residua.data.augmentation import Augmentation, augment, crop_resize
 from residua.data.boxes import centre_box, resized_crop_boxes
 from residua.data.counter import Draws, Ints, permutation
+from residua.data.workers import Workers
 from residua.errors import BadInput
 
 Pixels = NDArray[np.uint8]
 
-_PREFETCH = 3  # batches in flight for each worker
 _RESIDENT_BYTES = 4 << 30  # a larger store stays off the GPU unless asked for
 
 
@@ -116,10 +114,16 @@ class Batches:
         self.crop_ratio = crop_ratio
         self._check()
         self.resident = self._is_resident(resident)
-        self._loader: DataLoader[Any] | None = None
-        self._order = functools.lru_cache(maxsize=2)(self._permutation)
+        self._start()
         if train:  # what cannot work says so now, in one line, rather than from inside a worker
             self._pictures(0, self.indices(0)[:1], np.zeros(1, np.int64), size, resident=False)
+
+    def _start(self) -> None:
+        pin = self.device.type == "cuda"
+        self._workers: Workers[tuple[torch.Tensor, torch.Tensor]] = Workers(
+            self._make, self.workers, pin=pin
+        )
+        self._order = functools.lru_cache(maxsize=2)(self._permutation)
 
     def _check(self) -> None:
         n = len(self.store)
@@ -267,32 +271,19 @@ class Batches:
             )
 
     def _worked(self, steps: range, size: int) -> Iterator[Batch]:
-        # Workers stay between iterations. A second iterator beside a running one gets its own.
-        loader, self._loader = self._loader or self._new_loader(), None
-        sampler = cast(_Steps, loader.sampler)
-        sampler.steps, sampler.size = steps, size
-        for pictures, index in loader:
+        for pictures, index in self._workers.each((step, size) for step in steps):
             yield self._finish(pictures, index.numpy())
-        self._loader = loader
 
-    def _new_loader(self) -> DataLoader[Any]:
-        return DataLoader(
-            _Work(self),
-            sampler=_Steps(),
-            batch_size=None,
-            num_workers=self.workers,
-            prefetch_factor=_PREFETCH,
-            persistent_workers=True,
-            worker_init_fn=_leave_signals_alone,
-            pin_memory=self.device.type == "cuda",
-            # its own generator: otherwise each iterator would draw from the global one, and workers
-            # would change the dropout of the model
-            generator=torch.Generator().manual_seed(0),
-        )
+    def _make(self, item: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the pictures and indices of (step, size), on the CPU: what a worker does."""
+        step, size = item
+        epoch, index, repeat = self._chosen(step)
+        pictures = self._pictures(epoch, index, repeat, size, resident=False)
+        return pictures, torch.from_numpy(index)
 
     def close(self) -> None:
         """Stop the workers, if there are any; a later iteration starts new ones."""
-        self._loader = None
+        self._workers.close()
 
     def __enter__(self) -> Batches:
         return self
@@ -301,48 +292,12 @@ class Batches:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        dropped = ("_loader", "_order", "_on_device")
+        dropped = ("_workers", "_order", "_on_device")
         return {key: value for key, value in self.__dict__.items() if key not in dropped}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._loader = None
-        self._order = functools.lru_cache(maxsize=2)(self._permutation)
-
-
-def _leave_signals_alone(worker: int) -> None:
-    """Ignore what a terminal or a scheduler sends to the whole group: training decides what follows.
-
-    A worker that died of it would take training along before it has saved itself.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-class _Steps(Sampler[tuple[int, int]]):
-    """The (step, size) pairs that the workers are to make; set before each iteration."""
-
-    def __init__(self) -> None:
-        self.steps, self.size = range(0), 0
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((step, self.size) for step in self.steps)
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-
-class _Work(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """What a worker does: a whole batch for a step, on the CPU."""
-
-    def __init__(self, batches: Batches) -> None:
-        self.batches = batches
-
-    def __getitem__(self, item: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-        step, size = item
-        epoch, index, repeat = self.batches._chosen(step)
-        pictures = self.batches._pictures(epoch, index, repeat, size, resident=False)
-        return pictures, torch.from_numpy(index)
+        self._start()
 
 
 def resize(pictures: torch.Tensor, size: int) -> torch.Tensor:
