@@ -46,11 +46,9 @@ PAPER = "Lin et al. 2017, Feature Pyramid Networks; Kirillov et al. 2019, Panopt
 WIDTH = 256  # Lin et al. 2017, section 3: d
 START = 0.01  # of the last convolution's weights: the first scores are all but equal
 HEAD_WIDTH = 128  # Kirillov et al. 2019, figure 3
-CLASSES, INPUT_SIZE = (
-    19,
-    512,
-)  # of the records; 19 classes are Cityscapes', as in Kirillov et al. 2019
-PROBE = 1024  # pixels a side
+CLASSES = 19  # of the records: Cityscapes', on which Kirillov et al. 2019 report
+INPUT_SIZE = 512
+PROBE = 1024  # pixels a side of the picture that shows the strides
 EXTRA = ("none", "p6", "p6p7", "p6p7_of_p5")
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # a stage's map c_l, and the coarser level p_(l+1)
