@@ -12,7 +12,9 @@ from skimage.filters import threshold_otsu
 
 from residua.data.drawn import cells, figures, tubes
 from residua.data.drawn.stream import Kind, stream
+from residua.data.keypoints import open_keypoints
 from residua.data.masks import mask_values, read_mask
+from residua.data.pairs import open_pairs
 from residua.errors import BadInput
 
 KINDS = {"cells": cells, "tubes": tubes, "figures": figures}
@@ -225,7 +227,7 @@ def test_a_thing_in_front_hides_joints():
 
 
 def test_cells_are_written_as_the_readers_open_them(tmp_path):
-    cells.write(tmp_path / "cells", 4, seed=0, border=True)
+    cells.write(tmp_path / "cells", 4, seed=0, border=True, instances=True)
     folders = {split: tmp_path / "cells" / split for split in ("train", "val", "test")}
     assert [len(list((f / "masks").iterdir())) for f in folders.values()] == [2, 1, 1]
     masks = sorted((tmp_path / "cells").rglob("masks/*.png"))
@@ -237,7 +239,20 @@ def test_cells_are_written_as_the_readers_open_them(tmp_path):
     instances = np.asarray(Image.open(folders["test"] / "instances/0003.png"))
     assert np.array_equal(instances, sample.instances)
     readme = (tmp_path / "cells" / "README.txt").read_text()
-    assert "cells (drawn)" in readme and "2 border" in readme
+    assert "cells (drawn)" in readme and "2 train, 1 val, 1 test" in readme
+
+
+def test_written_cells_and_tubes_open_as_pairs_with_the_names_of_their_classes(tmp_path):
+    cells.write(tmp_path / "cells", 3, seed=0)
+    tubes.write(tmp_path / "tubes", 3, seed=0, shape=(8, 24, 40))
+    for kind, dims in (("cells", 2), ("tubes", 3)):
+        pairs = open_pairs(tmp_path / kind)
+        assert pairs.classes == KINDS[kind].CLASSES and pairs.notes == []
+        assert {split: len(part) for split, part in pairs.splits.items()} == {
+            "train": 1, "val": 1, "test": 1,
+        }  # fmt: skip
+        assert len(pairs.splits["train"].read(0)[1].shape) == dims
+    assert pairs.spacing == (1.5, 0.5, 0.5)
 
 
 def test_tubes_are_written_with_their_spacing(tmp_path):
@@ -266,6 +281,9 @@ def test_figures_are_written_as_coco_keypoints(tmp_path):
     assert coco["categories"][0]["keypoints"] == list(figures.JOINTS)
     assert min(min(bone) for bone in coco["categories"][0]["skeleton"]) == 1
     assert coco["info"]["description"] == "figures (drawn)"
+    people = open_keypoints(tmp_path / "figures")
+    assert people.joints == figures.JOINTS and people.skeleton == figures.SKELETON
+    assert np.abs(people.splits["train"].joints[0] - figures.draw(0, 0).joints).max() <= 0.0051
 
 
 @pytest.mark.parametrize("kind", KINDS)

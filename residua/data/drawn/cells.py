@@ -128,10 +128,13 @@ class Drawn:
         return draw(self.seed, self.first + place(index, self.n), border=self.border)
 
 
-def write(folder: str | Path, n: int, seed: int, *, border: bool = False) -> None:
-    """Write n pictures as train, val and test folders of images, masks and instances (PNG).
+def write(
+    folder: str | Path, n: int, seed: int, *, border: bool = False, instances: bool = False
+) -> None:
+    """Write n pictures as train, val and test folders of images and masks (PNG), with classes.txt.
 
-    Raises `BadInput` for fewer than 3 pictures or a folder that already holds something.
+    instances: whether a third folder holds them, as PNG of 16 bits. Raises `BadInput` for fewer than 3
+    pictures or a folder that already holds something.
     """
 
     def save(numbers: Sequence[int], at: Path) -> None:
@@ -139,11 +142,14 @@ def write(folder: str | Path, n: int, seed: int, *, border: bool = False) -> Non
             sample = draw(seed, number, border=border)
             save_png(at / "images" / f"{name}.png", sample.picture)
             save_png(at / "masks" / f"{name}.png", sample.mask)
-            save_png(at / "instances" / f"{name}.png", sample.instances)
+            if instances:
+                save_png(at / "instances" / f"{name}.png", sample.instances)
 
-    classes = ", ".join(f"{k} {c}" for k, c in enumerate(BORDER_CLASSES if border else CLASSES))
-    files = f"masks: {classes}. instances (16 bits): 0 background, then a number for each cell."
-    write_splits(Path(folder), n, f"{NAME}, seed {seed}", files, save)
+    files = "classes.txt names the values of the masks."
+    if instances:
+        files += " instances (16 bits): 0 background, then a number for each cell."
+    classes = BORDER_CLASSES if border else CLASSES
+    write_splits(Path(folder), n, f"{NAME}, seed {seed}", files, save, classes)
 
 
 def _colony(draws: np.random.Generator, side: int, n: int) -> list[_Cell]:

@@ -110,10 +110,9 @@ def write(folder: str | Path, n: int, seed: int, *, shape: tuple[int, int, int] 
             _save(at / "images" / f"{name}.tif", sample.volume[..., 0], sample.spacing)
             _save(at / "masks" / f"{name}.tif", sample.mask, sample.spacing)
 
-    classes = ", ".join(f"{k} {name}" for k, name in enumerate(CLASSES))
     spacing = f"{COARSER * IN_PLANE:g} x {IN_PLANE:g} x {IN_PLANE:g} micrometres (z, y, x)"
-    files = f"masks: {classes}. A voxel is {spacing}."
-    write_splits(Path(folder), n, f"{NAME}, seed {seed}", files, save)
+    files = f"classes.txt names the values of the masks. A voxel is {spacing}."
+    write_splits(Path(folder), n, f"{NAME}, seed {seed}", files, save, CLASSES)
 
 
 def _save(path: Path, volume: npt.NDArray[np.uint8], spacing: tuple[float, float, float]) -> None:

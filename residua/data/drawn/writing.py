@@ -36,9 +36,12 @@ def splits(n: int) -> dict[str, range]:
     return {"train": range(ends[0]), "val": range(*ends), "test": range(ends[1], n)}
 
 
-def write_splits(folder: Path, n: int, name: str, files: str, save: Save) -> None:
+def write_splits(
+    folder: Path, n: int, name: str, files: str, save: Save, classes: Sequence[str] = ()
+) -> None:
     """Write n samples by `save(numbers, folder of the split)`, and what they are as README.txt.
 
+    classes: names of the masks' values 0, 1, 2, ..., written as classes.txt, a value and a name a line.
     Raises `BadInput` for fewer than 3 samples or a folder that already holds something.
     """
     parts = splits(n)
@@ -56,6 +59,9 @@ def write_splits(folder: Path, n: int, name: str, files: str, save: Save) -> Non
         f"\nscore on them says anything about real pictures.\n\n{counts}. {files}\n",
         encoding="utf-8",
     )
+    if classes:
+        lines = "".join(f"{value}: {name}\n" for value, name in enumerate(classes))
+        (aside / "classes.txt").write_text(lines, encoding="utf-8")
     if folder.exists():
         folder.rmdir()
     aside.rename(folder)
