@@ -31,7 +31,10 @@ _LOOKED_FOR = 5  # pictures by which their folder is found
 
 def recognises(path: Path) -> bool:
     """Tell whether a file, or a folder, is COCO keypoints (by the word "keypoints" in the JSON)."""
-    return bool(_annotation_files(path))
+    try:
+        return bool(_annotation_files(path))
+    except BadInput:
+        return True  # keypoints, and too many files of them: `read` says so
 
 
 def read(path: Path) -> PoseSource:

@@ -167,7 +167,10 @@ def recognises(source: str | Path) -> bool:
     from residua.data import coco, mpii
 
     path = Path(source).expanduser()
-    return path.exists() and (coco.recognises(path) or mpii.recognises(path))
+    try:
+        return path.exists() and (coco.recognises(path) or mpii.recognises(path))
+    except OSError:
+        return False
 
 
 def open_keypoints(

@@ -7,8 +7,13 @@ The target is that of Newell et al. 2016, 64 x 64 for a picture of 256 x 256; u_
 (Zhang et al. 2020, unbiased encoding). As a plain mean over pixels, the network that answers 0 everywhere
 has a loss of pi / 4096 = 0.0008 and looks trained; here it has a loss of 1, and so has any that predicts
 nothing. The sum of w g^2 is taken in closed form, pi sigma^2 (1 + 2 positive / 3), and so does not depend on
-where the joint is. Losses of the stacks of an hourglass are summed (training mode gives a list); in
-evaluation there is one.
+where the joint is.
+
+`positive` lets the few pixels at the joint weigh against the thousands around it: without it a network
+spends its first hundreds of steps at a loss of 1, answering nothing (tests/training/pose/test_learning.py).
+A target is still the optimum.
+
+Losses of the stacks of an hourglass are summed (training mode gives a list); in evaluation there is one.
 
 Heatmap pixel (i, j) is centred on position 4 j + 1.5, 4 i + 1.5 of the picture (stride 4): position 0 is the
 first pixel's centre, so that a mirrored heatmap is the heatmap of the mirrored picture.
@@ -23,7 +28,7 @@ import torch
 
 STRIDE = 4
 SIGMA = 1.0  # pixels of the heatmap
-POSITIVE = 40.0
+POSITIVE = 40.0  # times more that a pixel at the joint weighs than one of the background
 _FLAT = 0.05  # of a target's peak, which is 1: a map that nowhere rises so far says nothing
 
 

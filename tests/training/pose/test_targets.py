@@ -86,7 +86,8 @@ def test_to_predict_nothing_is_a_loss_of_one_whatever_the_size(cells, sigma, pos
     assert pose_loss(target, joints, sigma=sigma, positive=positive) == 0
 
 
-def test_the_loss_is_the_mean_over_labelled_joints_by_hand():
+@pytest.mark.parametrize("positive", [0, 40])
+def test_the_loss_is_the_mean_over_labelled_joints_by_hand(positive):
     generator = torch.Generator().manual_seed(0)
     joints = torch.rand(3, 4, 3, generator=generator) * 60
     joints[..., 2] = torch.tensor([2.0, 1.0, 0.0, 2.0])
@@ -94,13 +95,14 @@ def test_the_loss_is_the_mean_over_labelled_joints_by_hand():
     output = torch.rand(3, 4, 16, 16, generator=generator)
     target = heatmaps(joints, (16, 16))
     parts = [
-        float(((output[b, j] - target[b, j]) ** 2).sum()) / math.pi
+        float(((1 + positive * target[b, j]) * (output[b, j] - target[b, j]) ** 2).sum())
         for b in range(3)
         for j in range(4)
         if joints[b, j, 2] > 0
     ]
     assert len(parts) == 6
-    assert pose_loss(output, joints) == pytest.approx(np.mean(parts), rel=1e-5)
+    expected = np.mean(parts) / (math.pi * (1 + 2 * positive / 3))
+    assert pose_loss(output, joints, positive=positive) == pytest.approx(expected, rel=1e-5)
 
 
 def test_joints_that_are_not_labelled_have_no_gradient():
