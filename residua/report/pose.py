@@ -22,6 +22,7 @@ from residua.report.slim import inert
 from residua.report.task import (
     Facts,
     TaskReport,
+    given_interval,
     more_scores,
     scored_on,
     shared_context,
@@ -89,6 +90,7 @@ def pose_page(facts: PoseReport) -> str:
         "threshold": tidy(threshold),
         "summary": facts.summary,
         "split": split_word(facts.summary.get("split")),
+        "interval": given_interval(facts.summary),
         "more_scores": more_scores(facts.summary),
         "rows": rows,
         "joint_words": _joint_words(rows),

@@ -35,6 +35,7 @@ from residua.report.reading import split_word
 from residua.report.task import (
     Facts,
     TaskReport,
+    given_interval,
     more_scores,
     scored_on,
     shared_context,
@@ -106,6 +107,7 @@ def segmentation_page(facts: SegmentationReport) -> str:
         "summary": summary,
         "split": split_word(summary.get("split")),
         "things": things,
+        "interval": given_interval(summary),
         "more_scores": more_scores(summary),
         "rows": rows,
         "absent": [row["name"] for row in rows if row["absent"]],

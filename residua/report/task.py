@@ -117,6 +117,14 @@ def scored_on(summary: Facts, one: str, many: str) -> list[str]:
     return [f"{count(number)} {kind + ' ' if kind else ''}{one if number == 1 else many}"]
 
 
+def given_interval(summary: Facts) -> tuple[float, float] | None:
+    """Return summary["interval"], low and high, where both are numbers."""
+    ends = [
+        number for value in summary.get("interval") or () if (number := finite(value)) is not None
+    ]
+    return (ends[0], ends[1]) if len(ends) == 2 else None
+
+
 def more_scores(summary: Facts) -> list[dict[str, str]]:
     """Return further scores of the task as text: rows {name, value, what} of summary["more"].
 

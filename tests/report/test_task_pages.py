@@ -380,6 +380,32 @@ def test_the_course_is_drawn_with_the_name_of_the_score(pages, pose_facts):
     assert trace["y"] == pytest.approx([row["val_score"] for row in pose_facts.history], rel=1e-5)
 
 
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), None])
+def test_values_that_are_no_numbers_are_gaps_not_errors(parse, odd):
+    history = [{"step": 1, "epoch": odd, "val_score": odd, "val_loss": odd}]
+    row = {"name": "a", "iou": odd, "dice": odd, "precision": odd, "recall": odd, "support": odd}
+    pages = [
+        segmentation_page(
+            SegmentationReport(
+                classes=["a"], per_class=[row], history=history, duration_s=odd,
+                confusion=[[odd or 0]], data={"shares": {"a": odd}, "spacing": (odd, 1, 1), "dims": 3},
+                summary={"iou": odd, "n": odd, "interval": (odd, 0.5), "more": [{"name": "b", "value": odd}]},
+            )
+        ),
+        pose_page(
+            PoseReport(
+                joints=["a"], per_joint=[row | {"pck": odd}], history=history, summary={"pck": odd},
+                curve={"thresholds": [0.1, odd], "all": [odd, odd], "joints": {"a": [odd]}},
+            )
+        ),
+    ]  # fmt: skip
+    for html in pages:
+        page = parse(html)
+        assert page.mismatched == [] and "Nothing is recorded" in page.text("result")
+        words = " ".join(page.text(section) for section in page.sections).lower().split()
+        assert not {"nan", "inf"} & {word.strip(".,") for word in words}
+
+
 def test_the_pages_are_written_whole(tmp_path):
     write_segmentation_report(tmp_path / "a" / "report.html", SegmentationReport(title="first"))
     write_pose_report(tmp_path / "a" / "pose.html", PoseReport(title="second"))
