@@ -4,7 +4,7 @@
     bottom(x) = encode(x)                           y = head(level(stem(x)))
 
 Ronneberger, Fischer, Brox 2015, figure 1. Sizes of valid networks (`lost`, `valid_size`) follow it, too:
-two 3x3 convolutions a block lose two pixels a side, halving rounds up, doubling is exact.
+two 3x3 convolutions a block lose two pixels a side, halving rounds down, doubling is exact.
 
 Shapes: (N, C, *S) -> (N, classes, *S'). Training: with deep supervision a list of score maps, coarsest
 first, the final one last; else as evaluation, but for what norms and dropout do.
@@ -127,7 +127,7 @@ def valid_size(side: int, depth: int) -> int:
     side -= 2 * LOST
     if side < 1 or depth == 1:
         return max(side, 0)
-    below = valid_size(-(-side // 2), depth - 1)
+    below = valid_size(side // 2, depth - 1)
     return max(2 * below - 2 * LOST, 0)
 
 
@@ -135,6 +135,6 @@ def smallest_valid(depth: int) -> int:
     """Return the least side that a valid U-Net of that many levels takes.
 
     >>> smallest_valid(1), smallest_valid(5)
-    (5, 173)
+    (5, 188)
     """
     return next(side for side in itertools.count(1) if valid_size(side, depth) > 0)

@@ -90,8 +90,8 @@ class Builder:
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
         plain = {self.block, self.decoder_block} == {"plain"}
-        if self.padding == "valid" and (not plain or self.flat):
-            raise ValueError("valid padding goes with plain blocks only, and not with flat")
+        if self.padding == "valid" and (not plain or self.flat or self.down == "stride"):
+            raise ValueError("valid padding goes with plain blocks and pooling only, not with flat")
         if self.early and (self.block != "plain" or self.widths[0] % 2):
             raise ValueError("early goes with plain blocks of an even width only")
         if plain and (self.options != PLAIN_OPTIONS or self.blocks > 1):
@@ -160,7 +160,7 @@ class Builder:
         risen = deeper if self.early else width
         same = self.padding == "same"
         branch = DownAndUp(
-            make_down(self.down, width, norm),
+            make_down(self.down, width, norm, partial=same),
             self.level(width, i + 1),
             make_up(self.up, deeper, risen, norm, self.up_bias),
             resize=same,
@@ -206,7 +206,7 @@ def unet(
     Args:
         dims: 1, 2 or 3 spatial dimensions. width: channels of the first level; they double with each,
             up to max_width. depth: levels, the bottom one counted.
-        padding: "same", or "valid" as published. norm: one of `residua.nn.NORMS`, everywhere.
+        padding: "same", or "valid" as published, where an odd side loses a pixel before it is halved. norm: one of `residua.nn.NORMS`, everywhere.
         block: "plain" (two of conv, norm, relu), "basic" or "bottleneck"; decoder_block: in the decoder
             (None: the same). blocks: residual blocks a level in the encoder.
         down, up: see `residua.nn.updown`. biases: of the 3x3 convolutions (None: where no norm follows).

@@ -44,8 +44,10 @@ TRANSPOSED: dict[int, Callable[..., nn.Module]] = {
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
-def make_down(kind: str, channels: int, norm: Norm) -> nn.Module:
+def make_down(kind: str, channels: int, norm: Norm, partial: bool = True) -> nn.Module:
     """Return what halves maps: (N, C, *S) -> (N, C, *ceil(S / 2)).
+
+    partial: False leaves the last pixel of an odd side out, where convolutions are valid as well.
 
     kind: "max" or "mean" pooling, of the pixels that there are; "stride": a 3x3 convolution of stride 2,
     norm and ReLU. ValueError for any other.
@@ -60,7 +62,7 @@ def make_down(kind: str, channels: int, norm: Norm) -> nn.Module:
         return nn.Sequential(parts)
     window = norm.each(2)
     options = {} if kind == "max" else {"count_include_pad": False}
-    return POOLS[kind, norm.dims](window, window, ceil_mode=True, **options)
+    return POOLS[kind, norm.dims](window, window, ceil_mode=partial, **options)
 
 
 class Interpolated(nn.Module):
