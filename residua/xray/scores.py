@@ -82,7 +82,8 @@ def error_difference(before: Scores, after: Scores) -> Estimate | None:
     if found is None:
         return None
     unseen = 3 / found.n
-    return Estimate(found.value, min(found.low, -unseen), max(found.high, unseen), found.n)
+    low, high = min(found.low, found.value - unseen), max(found.high, found.value + unseen)
+    return Estimate(found.value, low, high, found.n)
 
 
 def rate_interval(errors: int, n: int) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from residua.xray.deletion import deleted, parts_of
 from residua.xray.exchange import Arrangement, swapped
 from residua.xray.lesions import lesions
 from residua.xray.result import Result
-from residua.xray.scores import rate_interval
+from residua.xray.scores import Scores, error_difference, rate_interval
 from residua.xray.subject import Subject
 
 WIDTH = 12
@@ -327,3 +327,17 @@ def test_no_false_alarm_on_a_fresh_network(name: str) -> None:
     result = lesions(subject)
     assert check(subject, result) == []
     assert math.isfinite(result.summary["loss"])
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (20, 20), (20, 21), (10, 150), (150, 10)])
+def test_the_interval_of_a_rise_is_around_it_and_never_narrower_than_three_in_n(before, after):
+    n = 200
+    errors = [(torch.arange(n) < k).float() for k in (before, after)]
+    found = error_difference(*(Scores(e[:, None], errors=e) for e in errors))
+    rise, unseen = (after - before) / n, 3 / n
+    spread = torch.std(errors[1] - errors[0]).item() / math.sqrt(n)
+    assert found.value == pytest.approx(rise)
+    assert found.low <= rise - unseen + 1e-9 and found.high >= rise + unseen - 1e-9
+    half = max(1.96 * spread, unseen)  # of so many samples the t distribution is nearly normal
+    assert rise - found.low == pytest.approx(half, rel=0.03)
+    assert found.high - rise == pytest.approx(half, rel=0.03)
