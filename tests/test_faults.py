@@ -12,12 +12,22 @@ from torch import nn
 
 import residua
 from residua.data.augmentation import mix
+from residua.data.joints import mirror_of
 from residua.data.masks import mask_values, read_mask
+from residua.data.pairs import open_pairs
+from residua.data.volumes import write_mask
 from residua.errors import BadInput
-from residua.models import create_model, records
+from residua.models import create_model, list_models, records
 from residua.models.densenet import densenet
 from residua.nn import is_norm
 from residua.nn.regularisers import DROPS, make_drop
+from residua.tiles import plan_for, predict
+from residua.training.pose.augmentation import PoseAugmentation
+from residua.training.pose.batches import PoseBatches
+from residua.training.pose.decode import decode, flip_test
+from residua.training.pose.targets import collapsed, heatmaps, pose_loss
+from residua.training.segmentation.losses import segmentation_loss
+from residua.training.segmentation.scores import Scores
 
 LIGHTEST = {}
 for known in sorted(records().values(), key=lambda known: known.parameters):
@@ -169,3 +179,174 @@ def test_8_mask_values_with_gaps_are_classes_without(tmp_path, values):
     found = read_mask(tmp_path / "mask.png", mask_values([tmp_path / "mask.png"]))
     assert np.unique(found).tolist() == list(range(len(values)))
     assert np.array_equal(np.array(values)[found], pixels)
+
+
+@pytest.mark.parametrize("values", [(0, 255), (3, 7, 200)])
+def test_8_masks_beside_pictures_keep_their_values_from_file_to_class_to_file(tmp_path, values):
+    noise = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    truth = np.array(values, np.uint8)[np.arange(12 * 14).reshape(12, 14) // 20 % len(values)]
+    for i in range(4):
+        picture = noise.integers(0, 255, truth.shape, np.uint8)
+        Image.fromarray(picture).save(tmp_path / "images" / f"cell {i}a.png")
+        Image.fromarray(truth).save(tmp_path / "masks" / f"cell {i}a.png")
+    pairs = open_pairs(tmp_path)
+    assert pairs.values == values and len(pairs.classes) == len(values)
+    assert any("values" in note for note in pairs.notes)  # mapped only after saying so
+    classes = pairs.splits["train"].mask(0)
+    assert np.unique(classes).tolist() == list(range(len(values)))
+    write_mask(tmp_path / "predicted.png", classes, pairs.values)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "predicted.png")), truth)
+
+
+# -- joints ----------------------------------------------------------------------------------------------
+
+NAMES = ("left_wrist", "right_wrist", "nose")
+COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))  # of the joints' dots, in that order
+
+
+class OnePerson:
+    """Three dots of their own colours; left and right lie on one height, so that a mirror takes either."""
+
+    joints = np.array([[[12, 20, 2], [51, 20, 2], [31.5, 44, 2]]], np.float32)
+    boxes = np.array([[-0.5, -0.5, 63.5, 63.5]], np.float32)
+
+    def __len__(self):
+        return 1
+
+    def read(self, _):
+        y, x = np.mgrid[:64, :64]
+        near = [(abs(x - a) < 4) & (abs(y - b) < 4) for a, b, _ in self.joints[0]]
+        return sum(
+            n[:, :, None] * np.array(c, np.uint8) for n, c in zip(near, COLOURS, strict=True)
+        )
+
+
+def test_10_in_a_mirrored_picture_the_joint_on_the_left_has_the_other_name():
+    mirror, unpaired = mirror_of(NAMES)
+    assert mirror == (1, 0, 2) and unpaired == ()
+    still = PoseAugmentation(rotation=0.0, scale=(1.0, 1.0), colour=(0.0, 0.0, 0.0))
+    options = {"batch_size": 1, "seed": 0, "size": 64, "margin": 1.0, "augmentation": still}
+    batches = PoseBatches(OnePerson(), train=True, mirror=mirror, **options)
+    seen = set()
+    for batch in batches.iterate(0, 20):
+        mirrored = bool(np.linalg.det(batch.maps[0, :, :2]) < 0)
+        seen.add(mirrored)
+        for j in range(3):
+            x, y, v = batch.labels[0, j].tolist()
+            red, green, blue = batch.pictures[0, round(y), round(x)].tolist()
+            # The wrist on the left of the mirrored picture is called left, whatever colour it had.
+            assert v == 2 and (red, green, blue) == COLOURS[mirror[j] if mirrored else j]
+        assert batch.labels[0, 0, :2].tolist() == pytest.approx([12, 20], abs=1e-3)
+    assert seen == {False, True}
+
+
+def test_10_the_flip_test_of_a_symmetric_network_is_exact_to_the_pixel():
+    joints = torch.from_numpy(OnePerson.joints)
+    truth = heatmaps(joints, (16, 16))
+
+    def perfect(pictures):  # the truth of a picture, or of its mirror image: names exchanged
+        flipped = joints[:, [1, 0, 2]].clone()
+        flipped[:, :, 0] = 63 - flipped[:, :, 0]
+        return heatmaps(flipped if pictures.sum() else joints, (16, 16))
+
+    class Corner(torch.Tensor):
+        """An empty picture; mirrored, one that is not."""
+
+        def flip(self, *_):
+            return torch.ones(1, 3, 64, 64)
+
+    mean = flip_test(perfect, torch.zeros(1, 3, 64, 64).as_subclass(Corner), mirror_of(NAMES)[0])
+    torch.testing.assert_close(mean, truth, rtol=0, atol=1e-6)
+    places, _ = decode(mean)
+    torch.testing.assert_close(places, joints[:, :, :2], rtol=0, atol=0.05)
+    wrong = flip_test(perfect, torch.zeros(1, 3, 64, 64).as_subclass(Corner), (0, 1, 2))
+    assert (wrong - truth).abs().max() > 0.4  # the wrong pairs would have been seen
+
+
+def test_17_the_heatmap_that_is_nowhere_has_a_large_loss_and_is_told_as_collapsed():
+    joints = torch.rand(6, 3, 3) * 50 + 5
+    joints[..., 2] = 2
+    truth, nothing = heatmaps(joints, (16, 16)), torch.zeros(6, 3, 16, 16)
+    assert (truth**2).mean() < 0.02  # which a plain mean over pixels would call a small loss
+    assert pose_loss(nothing, joints).item() == pytest.approx(1.0, rel=0.02)
+    assert pose_loss(truth, joints).item() == 0
+    corner = nothing.clone()
+    corner[:, 1, 0, 0] = 1.0  # sure, and always at (0, 0)
+    corner[:, 2] = truth[:, 2]
+    assert collapsed(corner).tolist() == [True, True, False]
+
+
+# -- masks -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["dice", "dice+cross_entropy", "tversky", "focal_tversky"])
+def test_15_the_overlap_loss_of_an_all_background_picture_is_neither_always_0_nor_1(loss):
+    truth = torch.zeros(1, 8, 8, dtype=torch.int64)
+
+    def of(foreground):
+        scores = torch.zeros(1, 2, 8, 8, dtype=torch.float64)
+        scores[:, 1] = foreground
+        scores.requires_grad_()
+        value = segmentation_loss(loss, scores, truth)
+        (gradient,) = torch.autograd.grad(value, scores)
+        return value.item(), gradient[:, 1].min().item()
+
+    values = [of(z)[0] for z in (-20.0, -2.0, 0.0, 2.0)]
+    assert values[0] == pytest.approx(0, abs=1e-4) and values == sorted(values)
+    assert values[2] > 0.1  # half of every pixel is wrong
+    assert of(0.0)[1] > 0  # and every pixel is told so
+
+
+def test_15_the_scores_of_an_all_background_picture_say_nothing_of_a_class_that_is_not_there():
+    scores = Scores(("background", "cell"))
+    scores.add("empty", np.zeros((4, 4), int), np.zeros((4, 4), int))
+    background, cell = scores.result()["per_class"]
+    assert (background["dice"], cell["dice"], cell["iou"]) == (1.0, None, None)
+    assert scores.result()["mean_dice"] == 1.0
+    scores.add("made up", np.eye(4, dtype=int), np.zeros((4, 4), int))
+    assert scores.result()["per_class"][1]["dice"] == 0.0
+
+
+class Lookup(nn.Module):
+    """61 classes: the value of a voxel, which a 1 x 1 x 1 convolution finds."""
+
+    def __init__(self):
+        super().__init__()
+        self.scores = nn.Conv3d(1, 61, 1)
+        classes = torch.arange(61.0)
+        with torch.no_grad():  # -(v - k)^2 less v^2, which is the same for all classes
+            self.scores.weight.copy_((2 * classes).view(61, 1, 1, 1, 1))
+            self.scores.bias.copy_(-(classes**2))
+
+    def forward(self, x):
+        return self.scores(x)
+
+
+def test_16_a_volume_of_61_classes_is_predicted_in_a_memory_that_was_named(tmp_path):
+    network, limit = Lookup(), 256 * 2**20
+    huge = np.broadcast_to(np.float32(0), (1, 200, 2000, 2000))
+    plan = plan_for(network, huge, classes=61, in_memory=False, memory_mb=256)
+    assert plan.memory(in_memory=False) <= limit < plan.result_bytes / 500
+    with pytest.raises(BadInput, match="out="):
+        plan_for(network, huge, classes=61, memory_mb=256)
+    small = np.random.default_rng(0).integers(0, 61, (1, 40, 30, 26)).astype(np.float32)
+    given = {"classes": 61, "dtype": "classes", "memory_mb": 4, "out": tmp_path / "classes.npy"}
+    found = predict(network, small, **given)
+    assert plan_for(network, small, classes=61, in_memory=False, memory_mb=4).tiles > 1
+    assert np.array_equal(found, small[0])
+
+
+@pytest.mark.parametrize("name", list_models(task="segmentation"))
+def test_18_pictures_of_odd_sizes_pass_through_every_network(name):
+    known = records()[name]
+    with torch.device("meta"):
+        model = create_model(name).eval()
+    for odd in (known.smallest | 1, known.smallest + 6 | 1, known.smallest + 30 | 1):
+        sides = [odd + 2 * axis for axis in range(known.dims)]
+        if "valid" in str(known.preset.get("padding")):
+            continue
+        with torch.no_grad():
+            scores = model(torch.empty(1, 3, *sides, device="meta"))
+        assert scores.shape == (1, known.num_classes, *sides)
