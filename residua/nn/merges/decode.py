@@ -12,6 +12,8 @@ evaluation differ as the blocks.
 
 from __future__ import annotations
 
+import weakref
+
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -61,8 +63,10 @@ class Decode(Concatenate):
             y = first(joined)
             return y
 
+        seen = weakref.ref(joined)  # autograd keeps `pack`, which must not keep what it replaces
+
         def pack(saved: torch.Tensor) -> Kept:
-            return (s, f) if saved is joined else saved
+            return (s, f) if saved is seen() else saved
 
         with saved_tensors_hooks(pack, _unpack):
             y = first(joined)
