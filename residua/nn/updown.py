@@ -28,13 +28,11 @@ from residua.nn.norms import Norm
 DOWNS = ("max", "mean", "stride")
 UPS = ("transpose", "interpolate")
 
-POOLS: dict[tuple[str, int], Callable[..., nn.Module]] = {
-    ("max", 1): nn.MaxPool1d,
-    ("max", 2): nn.MaxPool2d,
-    ("max", 3): nn.MaxPool3d,
-    ("mean", 1): nn.AvgPool1d,
-    ("mean", 2): nn.AvgPool2d,
-    ("mean", 3): nn.AvgPool3d,
+MAX: dict[int, Callable[..., nn.Module]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
+MEAN: dict[int, Callable[..., torch.Tensor]] = {
+    1: functional.avg_pool1d,
+    2: functional.avg_pool2d,
+    3: functional.avg_pool3d,
 }
 TRANSPOSED: dict[int, Callable[..., nn.Module]] = {
     1: nn.ConvTranspose1d,
@@ -61,8 +59,27 @@ def make_down(kind: str, channels: int, norm: Norm, partial: bool = True) -> nn.
         parts["act"] = nn.ReLU(inplace=True)
         return nn.Sequential(parts)
     window = norm.each(2)
-    options = {} if kind == "max" else {"count_include_pad": False}
-    return POOLS[kind, norm.dims](window, window, ceil_mode=partial, **options)
+    if kind == "max":
+        return MAX[norm.dims](window, window, ceil_mode=partial)
+    return Mean(window, partial)
+
+
+class Mean(nn.Module):
+    """Mean of the pixels that there are in each window: (N, C, *S) -> (N, C, *ceil(S / window)).
+
+    torch's own refuses volumes of one voxel a side.
+    """
+
+    def __init__(self, window: tuple[int, ...], partial: bool = True) -> None:
+        super().__init__()
+        self.window = window
+        self.partial = partial
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Average."""
+        window = tuple(min(w, side) for w, side in zip(self.window, x.shape[2:], strict=True))
+        pool = MEAN[len(window)]
+        return pool(x, window, window, ceil_mode=self.partial, count_include_pad=False)
 
 
 class Interpolated(nn.Module):
