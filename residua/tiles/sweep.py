@@ -2,9 +2,8 @@
 
     sum(x) = sum over tiles i and flips f of  share_i(x) / F  f^-1(p(f(tile_i)))(x)
 
-p: the network's scores as probabilities. The slab of sums is (rows, *breadth, classes), classes last: that is
-how the maps of a network lie in memory that works in channels-last order, and how the largest class is found.
-The shares of the tiles on a pixel sum to one (`weights`), so what comes out is finished.
+p: the network's scores as probabilities. The slab of sums is (rows, *breadth, classes). The shares of the
+tiles on a pixel sum to one (`weights`), so what comes out is finished.
 """
 
 from __future__ import annotations
@@ -92,7 +91,8 @@ class Sweep:
         # Rows that are written reach into those that are not: their part is computed again.
         first = next(i for i, s in enumerate(axis.spans) if s.end > starts[max(done, 0)])
         breadth = [end - start for start, end in strip.pixels]
-        slab = torch.zeros((axis.kept, *breadth, self.plan.classes), device=self.device)
+        slab = torch.zeros((self.plan.classes, axis.kept, *breadth), device=self.device)
+        slab = slab.movedim(0, -1)  # in memory as probabilities are
         for row in range(first, len(axis.spans)):
             self._add_row(slab, row, strip)
             height = starts[row + 1] - starts[row]
