@@ -21,7 +21,9 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="How many classes to name a picture.")] = 5,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for masks or drawings; default: in the run's folder."),
+        typer.Option(
+            help="Folder for masks or drawings; default: masks or poses in the run's folder."
+        ),
     ] = None,
     members: Annotated[
         list[Path] | None,
@@ -38,7 +40,7 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the predictions as JSON.")] = False,
 ) -> None:
-    """Name what pictures show, or write their masks, with a trained network."""
+    """Name what pictures show, write their masks, or find their joints, with a trained network."""
     from residua.cli.progress import TerminalWatcher
     from residua.training.api import open_run
 
@@ -46,6 +48,8 @@ def predict(
     opened.device = device
     watcher = TerminalWatcher(quiet=as_json)
     options: dict[str, Any] = {"top": top}
+    if opened.kind.task != "segmentation" and (members or uncertainty or vote != "mean"):
+        raise BadInput("--with, --vote and --uncertainty go with runs on masks")
     if opened.kind.task == "segmentation":
         options = {
             "out": out,
@@ -55,8 +59,8 @@ def predict(
         }
     elif opened.kind.task == "pose":
         options = {"out": out}
-    elif out is not None or members or uncertainty:
-        raise BadInput("--out, --with and --uncertainty go with runs on masks or joints")
+    elif out is not None:
+        raise BadInput("--out goes with runs on masks or joints")
     rows = opened.predict(
         pictures, progress=lambda done, n: watcher.progress("predicting", done, n), **options
     )

@@ -242,17 +242,15 @@ def _flat(path: str | Path) -> Array:
     """Return a common picture (H, W, 1 or 3): 8 bits as `decode` reads them, deeper ones unscaled."""
     with opened(path) as file:
         image = decode.open_image(file)
-        if image is None:
-            values = decode.read_tiff(file)
-        elif image.mode in decode.DEEP_MODES:
-            if decode.orientation_of(image) != 1:
+        if image is None or image.mode in decode.DEEP_MODES:
+            if image is not None and decode.orientation_of(image) != 1:
                 raise BadInput("records a rotation; expected an upright picture")
-            values = decode.deep_values(image)
-        else:
-            return decode.decode(path, 1 if decode.is_grey(image) else 3)
-        if not np.isfinite(values).all():
-            raise BadInput("holds NaN or infinite values; expected finite ones")
-        return values[..., None] if values.ndim == 2 else values
+            values = decode.read_tiff(file) if image is None else decode.deep_values(image)
+            if not np.isfinite(values).all():
+                raise BadInput("holds NaN or infinite values; expected finite ones")
+            return values[..., None] if values.ndim == 2 else values
+        channels = 1 if decode.is_grey(image) else 3
+    return decode.decode(path, channels)
 
 
 def _with_channels(array: Array, kind: str, dims: int | None) -> Array:

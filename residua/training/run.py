@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,8 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from residua.data.decode import EXTENSIONS
-from residua.errors import BadInput
+from residua.data.volumes import stem
+from residua.errors import BadInput, ResiduaError
 from residua.training.cards import Card
 from residua.training.devices import choose_device, make_fabric
 from residua.training.folder import RunFolder, read_model
@@ -101,6 +102,32 @@ class Run(ABC, Generic[C]):
     @abstractmethod
     def predict(self, *what: Any, **options: Any) -> list[dict[str, Any]]:
         """Return a row for each picture; what is in it depends on the task."""
+
+
+def places_for(paths: Sequence[Path], folder: Path, name: Callable[[Path], str]) -> list[Path]:
+    """Return where in a folder what is made of each file goes; the folder is made if it is not there.
+
+    Where two files would have one name the later ones are numbered: a.png, a-2.png. Raises BadInput where
+    one of the files themselves would be replaced, ResiduaError where the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResiduaError(f"{folder}: cannot be written ({error.strerror})") from None
+    given = {path.resolve() for path in paths}
+    places: dict[Path, None] = {}
+    for path in paths:
+        whole, number = name(path), 1
+        place = folder / whole
+        while place in places:
+            number += 1
+            place = folder / f"{stem(whole)}-{number}{whole.removeprefix(stem(whole))}"
+        if place.resolve() in given:
+            raise BadInput(
+                f"{place}: is one of the pictures, and would be replaced: name another folder by --out"
+            )
+        places[place] = None
+    return list(places)
 
 
 def files_of(path: Path, endings: Collection[str] = EXTENSIONS) -> list[Path]:

@@ -181,7 +181,7 @@ class Session:
 
     def _plan(self, material: Material, card: Card, model: nn.Module) -> Plan:
         recipe, looks = material.recipe, material.looks
-        batch = min(recipe.batch, len(material.names))
+        batch = recipe.batch if self.task.repeats else min(recipe.batch, len(material.names))
         least = 2 if any(tracks_statistics(m) for m in model.modules()) else 1
         if batch // world_size() // recipe.accumulate < least:
             raise BadInput(

@@ -53,6 +53,9 @@ class Task(ABC, Generic[M, C]):
 
     name: ClassVar[str]
     score: ClassVar[str]
+    repeats: ClassVar[bool] = (
+        False  # whether a batch may show an item more than once, as patches of it
+    )
 
     def recognises(self, source: str | Path) -> bool:
         """Return whether a source of data is for this task, by a glance; none is, unless overridden."""

@@ -152,7 +152,10 @@ def open_pairs(
 def _all_wrong(seen: list[Seen]) -> str:
     if len(seen) == 1:
         return seen[0].wrong
-    return f"none of {len(seen):,} pairs can be read: {some([one.wrong for one in seen], 1)}"
+    return (
+        f"none of {len(seen):,} pairs of picture and mask can be read: "
+        f"{some([one.wrong for one in seen], 1)} (if the folders are classes: --task classification)"
+    )
 
 
 def _refuse_mixtures(found: Layout, seen: list[Seen], good: list[int]) -> None:

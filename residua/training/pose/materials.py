@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from residua.data.check import Findings
 from residua.data.drawn.named import POSED, drawn_folder
 from residua.data.keypoints import Keypoints, PoseSplit, open_keypoints
-from residua.data.keypoints_check import check_keypoints
+from residua.data.keypoints_check import check_keypoints, readable_keypoints
 from residua.errors import BadInput
 from residua.models import record
 from residua.training.cards import Normalisation, PoseCard
@@ -114,6 +114,12 @@ def gather(request: Request, split_record: dict[str, Any] | None, watcher: Watch
     if found.errors:
         more = f" (and {len(found.errors) - 1} more)" if len(found.errors) > 1 else ""
         raise BadInput(found.errors[0] + more)
+    if found.unreadable:
+        keypoints = readable_keypoints(keypoints, found)
+        if not len(keypoints.splits["val"]):
+            raise BadInput(f"{keypoints.location}: has no readable picture to validate on")
+        if not len(keypoints.splits.get("test", keypoints.splits["val"])):
+            del keypoints.splits["test"]
     return Material(
         keypoints, found, with_batch_size(request.recipe, len(keypoints.splits["train"]))
     )

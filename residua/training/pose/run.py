@@ -12,7 +12,7 @@ import torch
 from residua.data.batches import to_input
 from residua.data.decode import decode
 from residua.data.keypoints import Keypoints, PoseSplit, open_keypoints, whole_pictures
-from residua.errors import BadInput
+from residua.errors import BadInput, ResiduaError
 from residua.training.cards import PoseCard
 from residua.training.folder import read_json
 from residua.training.pose.batches import PoseBatches
@@ -20,7 +20,7 @@ from residua.training.pose.drawing import draw_pose
 from residua.training.pose.evaluation import find_all, measures
 from residua.training.pose.materials import KeptPictures, source_of
 from residua.training.recipe import read_yaml
-from residua.training.run import Run, files_of
+from residua.training.run import Run, files_of, places_for
 
 FOLDER = "poses"  # in the run's folder, where no other is named
 
@@ -113,29 +113,33 @@ class PoseRun(Run[PoseCard]):
         given = [what] if isinstance(what, str | Path) else list(what)
         paths = [path for item in given for path in files_of(Path(item))]
         folder = Path(out) if out is not None else self.path / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
+        places = places_for(paths, folder, lambda path: f"{path.stem}.png")
         self.model.to(self.fabric.device)
         rows = []
-        for done, path in enumerate(paths, start=1):
+        for done, (path, place) in enumerate(zip(paths, places, strict=True), start=1):
             try:
-                rows.append(self._predict(path, folder))
+                rows.append(self._predict(path, place))
             except BadInput as error:
                 rows.append({"path": str(path), "error": str(error)})
             if progress is not None:
                 progress(done, len(paths))
         return rows
 
-    def _predict(self, path: Path, folder: Path) -> dict[str, Any]:
+    def _predict(self, path: Path, drawing: Path) -> dict[str, Any]:
         card = self.card
         person = whole_pictures([path], len(card.classes), card.channels)
         # The whole picture is the crop: no margin around it, as there would be around a person's box.
         tight = PoseCard(**{**vars(card), "margin": 1.0})
         found = find_all(self.fabric, self.model, tight, person, flip=card.flip)
         places, confidence = found.joints[0], found.confidence[0]
-        drawing = folder / f"{path.stem}.png"
-        draw_pose(decode(path, 3), places, card.classes, card.skeleton, confidence=confidence).save(
-            drawing
+        drawn = draw_pose(
+            decode(path, 3), places, card.classes, card.skeleton, confidence=confidence
         )
+        try:
+            drawn.save(drawing)
+        except OSError as error:
+            drawing.unlink(missing_ok=True)
+            raise ResiduaError(f"{drawing}: cannot be written ({error.strerror})") from None
         joints = [
             {"name": name, "x": float(x), "y": float(y), "confidence": float(sure)}
             for name, (x, y), sure in zip(card.classes, places, confidence, strict=True)

@@ -21,7 +21,7 @@ from residua.errors import BadInput
 from residua.training.cards import SegmentationCard
 from residua.training.folder import read_json
 from residua.training.recipe import read_yaml
-from residua.training.run import Run, files_of
+from residua.training.run import Run, files_of, places_for
 from residua.training.segmentation.ensemble import Ensemble
 from residua.training.segmentation.evaluation import evaluate_all
 from residua.training.segmentation.materials import source_of
@@ -29,6 +29,7 @@ from residua.training.segmentation.predicting import probabilities
 
 VOTES = ("mean", "majority", "unanimity")
 READABLE = (*decode.EXTENSIONS, *volumes.EXTENSIONS)
+EIGHT_BITS = 255
 FOLDER = "masks"  # in the run's folder, where no other is named
 
 
@@ -94,7 +95,14 @@ class SegmentationRun(Run[SegmentationCard]):
             "dims": card.dims,
         }
         if data is not None:
-            return open_pairs(source_of(str(data)), **known)
+            found = open_pairs(source_of(str(data)), **known)
+            parts = found.splits.values()
+            self._refuse_depth(found.location, deep=any(part.deep for part in parts))
+            found.splits = {
+                key: replace(part, channels=card.channels, deep=card.deep)
+                for key, part in found.splits.items()
+            }
+            return found
         config = read_yaml(self.folder.config)
         return open_pairs(
             source_of(config["source"]), split_record=read_json(self.folder.split), **known
@@ -124,18 +132,17 @@ class SegmentationRun(Run[SegmentationCard]):
         """
         if vote not in VOTES:
             raise BadInput(f"vote {vote!r}: expected {', '.join(VOTES)}")
-        runs = [self, *members]
         for other in members:
-            if other.card.classes != self.classes or other.card.values != self.card.values:
-                raise BadInput(f"{other.path}: its classes are not those of {self.path}")
+            self._refuse_stranger(other)
+        runs = [self, *members]
         given = [what] if isinstance(what, str | Path) else list(what)
         paths = [path for item in given for path in files_of(Path(item), READABLE)]
         folder = Path(out) if out is not None else self.path / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
         rows = []
-        for done, path in enumerate(paths, start=1):
+        places = places_for(paths, folder, lossless_name)
+        for done, (path, place) in enumerate(zip(paths, places, strict=True), start=1):
             try:
-                rows.append(self._predict(path, folder, runs, vote, uncertainty))
+                rows.append(self._predict(path, place, runs, vote, uncertainty))
             except BadInput as error:
                 rows.append({"path": str(path), "error": str(error)})
             if progress is not None:
@@ -145,7 +152,7 @@ class SegmentationRun(Run[SegmentationCard]):
     def _predict(
         self,
         path: Path,
-        folder: Path,
+        target: Path,
         runs: Sequence[SegmentationRun],
         vote: str,
         uncertainty: bool,
@@ -156,7 +163,6 @@ class SegmentationRun(Run[SegmentationCard]):
         classes, unsure = (np.stack([pair[i] for pair in decided]) for i in range(2))
         if slices is not picture:
             classes, unsure = classes[0], unsure[0]
-        target = folder / lossless_name(path)
         write_mask(target, classes, self.card.values, like=path)
         counts = np.bincount(classes.ravel(), minlength=len(self.classes))
         row: dict[str, Any] = {
@@ -165,7 +171,7 @@ class SegmentationRun(Run[SegmentationCard]):
             "shares": dict(zip(self.classes, (counts / counts.sum()).tolist(), strict=True)),
         }
         if uncertainty:
-            beside = folder / f"{stem(path)}-uncertainty.tif"
+            beside = target.with_name(f"{stem(target)}-uncertainty.tif")
             write_volume(beside, unsure, like=path, channels=False)
             row["uncertainty"] = str(beside)
         return row
@@ -173,10 +179,7 @@ class SegmentationRun(Run[SegmentationCard]):
     def _read_picture(self, path: Path) -> NDArray[Any]:
         """Return (*S, C) as the network's training had it; a stack (D, H, W, C) for one of slices."""
         card, array = self.card, read_picture(path, self.card.dims).array
-        if array.dtype != np.uint8 and not card.deep:
-            raise BadInput(
-                f"{path}: has more than 8 bits; the network learnt from pictures of 8 bits"
-            )
+        self._refuse_depth(path, deep=array.dtype != np.uint8)
         if array.shape[-1] == 1 and card.channels == 3:
             array = np.repeat(array, 3, -1)
         if array.shape[-1] != card.channels:
@@ -184,6 +187,33 @@ class SegmentationRun(Run[SegmentationCard]):
         if array.ndim - 1 < card.dims:
             raise BadInput(f"{path}: is one plane; expected a volume")
         return array.astype(np.float32) if card.deep else array
+
+    def _refuse_depth(self, where: object, *, deep: bool) -> None:
+        """Raise BadInput where values of 8 bits, or deeper ones, mean something else than in training."""
+        if deep and not self.card.deep:
+            raise BadInput(
+                f"{where}: has more than 8 bits; the network learnt from pictures of 8 bits"
+            )
+        # Some pictures of a deep set may have 8 bits; not where values vary more than those can.
+        if not deep and self.card.deep and max(self.card.normalisation.std) > EIGHT_BITS / 2:
+            raise BadInput(
+                f"{where}: has 8 bits; the network learnt from deeper pictures, whose values vary by"
+                f" {max(self.card.normalisation.std):,.0f}"
+            )
+
+    def _refuse_stranger(self, other: Run[Any]) -> None:
+        """Raise BadInput where a run cannot decide together with this one."""
+        if not isinstance(other, SegmentationRun):
+            raise BadInput(f"{other.path}: is a run for {other.kind.task}; expected one on masks")
+        mine, its = self.card, other.card
+        for what, same in (
+            ("classes", (its.classes, its.values) == (mine.classes, mine.values)),
+            ("dimensions", its.dims == mine.dims),
+            ("channels", its.channels == mine.channels),
+            ("bits", its.deep == mine.deep),
+        ):
+            if not same:
+                raise BadInput(f"{other.path}: its {what} are not those of {self.path}")
 
     def _decided(
         self, runs: Sequence[SegmentationRun], picture: NDArray[Any], vote: str

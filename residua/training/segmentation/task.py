@@ -32,6 +32,7 @@ class SegmentationTask(Task[Material, SegmentationCard]):
 
     name = "segmentation"
     score = "iou"
+    repeats = True
 
     def recognises(self, source: str | Path) -> bool:
         """Return whether pictures stand beside masks there, or are drawn so."""
