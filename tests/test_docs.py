@@ -1,4 +1,4 @@
-"""The pages on parts and networks: their Python runs, every name in them is there, and none is missing."""
+"""The pages on parts, networks and tasks: Python runs, every name in them is there, and none is missing."""
 
 import fnmatch
 import re
@@ -15,7 +15,8 @@ from residua.nn.init import SCHEMES
 from residua.nn.regularisers import DROPS
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = {name: (DOCS / f"{name}.md").read_text(encoding="utf-8") for name in ("parts", "models")}
+NAMES = ("parts", "models", "segmentation", "pose")
+PAGES = {name: (DOCS / f"{name}.md").read_text(encoding="utf-8") for name in NAMES}
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SPELLED = {name: set(re.findall(r"`([^`\n]+)`", text)) for name, text in PAGES.items()}
 
