@@ -4,6 +4,9 @@
 
 Hu, Shen, Sun 2018, equations 2 to 4. It stands at the end of a branch, before the merge.
 Shapes: (N, C, *S) -> (N, C, *S). Training and evaluation are the same.
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+attention=se 50.9 %, 1.12 (accuracy, time of a step).
 """
 
 from __future__ import annotations

@@ -14,6 +14,10 @@ changes shape adds its first bias before the fork, as in the authors' code.
 
 An order also says how the stem ends and what follows the last block. Nothing here differs between
 training and evaluation but the norms.
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+order=norm_after_addition 45.5 %, 1.02; order=relu_before_addition 43.5 %, 1.03;
+order=relu_only_preactivation 52.7 %, 1.02; order=preactivation 48.6 %, 1.05 (accuracy, time of a step).
 """
 
 from __future__ import annotations

@@ -8,6 +8,9 @@
 for L branches of m weight layers each: an update of learning rate eta then moves the network's output by
 Theta(eta), however deep it is. Zhang, Dauphin, Ma 2019, Fixup initialization, section 3.2. He's fan is
 fan_out, as in the authors' code. A branch of one layer has no other layer to scale.
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+model=fixup_resnet20_cifar 33.9 %, 0.98 (accuracy, time of a step).
 """
 
 from __future__ import annotations

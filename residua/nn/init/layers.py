@@ -4,6 +4,10 @@
     fan_out   how many outputs an input reaches     C_out k^d / groups  (stride left out, as He has it)
 
 He, Zhang, Ren, Sun 2015 (rectifiers), section 2.2, where the two are n_l and its backward twin.
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+init=he_uniform 50.2 %, 1.02; init=glorot 52.8 %, 0.98; init=glorot_uniform 52.8 %, 1.00; fan=fan_in 53.0 %,
+1.06 (accuracy, time of a step).
 """
 
 from __future__ import annotations

@@ -10,6 +10,9 @@ The gain sqrt 2 makes up for the ReLU's half, as in He's scheme: with it, orthon
 moment exactly, whatever the fan. A convolution with the first alone is no isometry, because patches
 overlap; with the second it is one wherever C_out >= C_in and the stride is 1. Groups are orthogonal each
 on their own. A kernel of even size has its centre at k / 2, where "same" padding of k / 2 puts the pixel.
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+init=orthogonal 51.1 %, 1.02; init=delta_orthogonal 49.6 %, 0.99 (accuracy, time of a step).
 """
 
 from __future__ import annotations

@@ -9,6 +9,10 @@ Srivastava's transform gate T is g and his carry gate C = 1 - T, so a negative b
 first. The gate reads s, which is x wherever a block keeps its shape.
 
 Shapes: s, f (N, C, *S) -> y (N, C, *S). Training and evaluation are the same.
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+merge=exclusive_gate 28.5 %, 1.21; merge=shortcut_gate 53.2 %, 1.20; merge=highway 37.8 %, 1.48 (accuracy,
+time of a step).
 """
 
 from __future__ import annotations

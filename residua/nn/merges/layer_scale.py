@@ -6,6 +6,9 @@ Touvron, Cord, Sablayrolles, Synnaeve, Jegou 2021, Going deeper with image trans
 the starts below it.
 
 Shapes: s, f (N, C, *S) -> y (N, C, *S). Training and evaluation are the same.
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+merge=layer_scale 40.5 %, 1.00; norm=none, merge=layer_scale 30.0 %, 0.97 (accuracy, time of a step).
 """
 
 from __future__ import annotations

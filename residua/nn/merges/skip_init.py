@@ -7,6 +7,9 @@ networks, section 4: every block starts as its shortcut, so depth costs nothing 
 start up to 1 / sqrt K trains. The branch gets no gradient in the first step, the scalar does.
 
 Shapes: s, f (N, C, *S) -> y (N, C, *S). Training and evaluation are the same.
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+merge=skip_init 48.4 %, 1.08; norm=none, merge=skip_init 29.9 %, 0.94 (accuracy, time of a step).
 """
 
 from __future__ import annotations

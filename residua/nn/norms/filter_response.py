@@ -10,6 +10,9 @@ eps_l = 1e-4. Training and evaluation are the same. Shapes: (N, C, ...) -> (N, C
 It is norm and activation in one. Blocks put their ReLU after it all the same: max(y, 0) of a y that is at
 least tau, so a tau below 0 shows only where no activation follows, as at the end of a branch. Where one
 follows, the published start tau = 0 would get no gradient ever (ReLU has none at 0): hence 0.001.
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+norm=filter_response 38.1 %, 2.38 (accuracy, time of a step).
 """
 
 from __future__ import annotations

@@ -8,6 +8,9 @@ Training: the parts are taken in order and each moves the running averages, so t
 leave them where one after the other would. Where n does not divide N the last part is smaller. A last
 part of a single value a channel has no statistics: it is normalised by the running ones, which it does
 not move. Evaluation: batch norm by the running averages; n plays no role.
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+norm=ghost 51.9 %, 1.16 (accuracy, time of a step).
 """
 
 from __future__ import annotations

@@ -7,6 +7,9 @@
     instance   over (H, W): a group a channel Ulyanov, Vedaldi, Lempitsky 2016, eq. 3
 
 Training and evaluation are the same. Shapes: (N, C, H, W) -> (N, C, H, W).
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+norm=group 44.0 %, 1.13; norm=layer 35.9 %, 0.94; norm=instance 40.9 %, 1.25 (accuracy, time of a step).
 """
 
 from __future__ import annotations

@@ -13,6 +13,9 @@ step 40,000 and d_max to 5 at step 25,000 (section 4). A shorter run needs a sho
 
 Training: as above; the averages move as in batch norm (unbiased variances, as torch keeps them, where
 Ioffe averages sigma_B). Evaluation: batch norm by the running averages.
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+norm=renorm 53.1 %, 1.49 (accuracy, time of a step).
 """
 
 from __future__ import annotations

@@ -14,6 +14,9 @@ code). Its outputs are sqrt(F) times as large as its inputs: it is made for a no
 The second is of Brock, De, Smith 2021 (Characterizing signal propagation, eq. 1, and the authors' code):
 it keeps the variance of inputs of mean 0, and needs no layer, but activations that are scaled to unit
 variance: by sqrt(2 / (1 - 1/pi)) for ReLU.
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+norm=scaled_standardised 41.8 %, 0.91; norm=group+standardised 50.0 %, 1.18 (accuracy, time of a step).
 """
 
 from __future__ import annotations

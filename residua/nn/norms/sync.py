@@ -10,6 +10,9 @@ Shapes: (N_k, C, ...) -> (N_k, C, ...).
 Training: two sums over the processes a forward pass (the second one centred, so that nothing cancels)
 and two a backward pass; each process needs one sample or more. One process alone: batch norm, bit for
 bit. Evaluation: batch norm by the running averages, which are the same everywhere; nothing is sent.
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+norm=sync 53.1 %, 0.99 (accuracy, time of a step).
 """
 
 from __future__ import annotations

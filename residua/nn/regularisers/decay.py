@@ -5,6 +5,9 @@
 
 Blocks l count from 1 to L. The paper finds the linear rule better, because early blocks extract what
 all later ones need.
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+optimiser.decay_norms_and_biases=True 53.1 %, 0.98 (accuracy, time of a step).
 """
 
 from __future__ import annotations

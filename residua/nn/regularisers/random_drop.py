@@ -12,6 +12,10 @@
 Published effect, test error of ResNet-110 on CIFAR-10: 5.25 % against 6.41 % without (Huang et al. 2016).
 
 Shapes: (N, C, H, W) -> (N, C, H, W).
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+stochastic_depth=0.2, drop=random_drop 47.1 %, 1.03; stochastic_depth=0.2, drop=res_drop 46.5 %, 1.02
+(accuracy, time of a step).
 """
 
 from __future__ import annotations

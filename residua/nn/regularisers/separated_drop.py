@@ -10,6 +10,9 @@ branch would leave those channels empty. f_low are the first channels, as many a
 Published effect, test error on CIFAR-100: 16.18 % against PyramidNet's 18.29 %.
 
 Shapes: (N, C, H, W) -> (N, C, H, W).
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+stochastic_depth=0.2, drop=separated_drop 47.7 %, 1.04 (accuracy, time of a step).
 """
 
 from __future__ import annotations

@@ -10,6 +10,9 @@ RandomDrop. b is one draw a mini-batch; alpha and beta are drawn at one of the p
 a mini-batch, a sample (its "image"), a channel of a sample, or a value (its "pixel").
 
 Shapes: (N, C, H, W) -> (N, C, H, W).
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+stochastic_depth=0.2, drop=shake_drop 44.4 %, 1.02 (accuracy, time of a step).
 """
 
 from __future__ import annotations

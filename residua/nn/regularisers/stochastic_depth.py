@@ -8,6 +8,10 @@ training, where the paper multiplies by p in evaluation (eq. 5: that is `RandomD
 training equals the value in evaluation either way; this form leaves nothing behind in evaluation.
 
 Shapes: (N, C, H, W) -> (N, C, H, W).
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+stochastic_depth=0.2, drop=stochastic_depth 47.8 %, 1.03; stochastic_depth=0.2, drop_decay=constant 43.4 %,
+1.05; stochastic_depth=0.2, drop_per=batch 45.4 %, 1.02 (accuracy, time of a step).
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@
 
 Dropout on the shortcut (He et al. 2016b, figure 2f) is there to be seen failing: in training
 s(x) = m x / (1 - p) with m ~ Bernoulli(1 - p) for every value, in evaluation s(x) = x.
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+shortcut_dropout=0.5 20.3 %, 1.55 (accuracy, time of a step).
 """
 
 from __future__ import annotations

@@ -8,6 +8,9 @@ the projection has no norm of its own: its input is already normalised. C is als
 shortcut of 2016b, figure 2d.
 
 Shapes: x (N, C, *S) -> (N, C', *ceil(S / r)). Training and evaluation differ as the norm.
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+shortcut=B 51.9 %, 1.02; shortcut=C 48.2 %, 1.18; shortcut=D 52.6 %, 1.02 (accuracy, time of a step).
 """
 
 from __future__ import annotations
