@@ -35,7 +35,7 @@ VALIDATION = 0.2  # of the training pictures are held out where the data brings 
 MULTIPLE = 16  # of a patch's sides: four times halved, nothing is cut
 SIDES = {2: (256, 128), 3: (96, 64)}  # of a patch: with an accelerator, without
 SLICES = {True: (32, 16), False: (96, 64)}  # of a patch of a volume: anisotropic, or not
-WIDTHS = {2: (64, 32), 3: (32, 8)}  # of the network at full resolution
+WIDTHS = {2: (64, 16), 3: (32, 8)}  # of the network at full resolution
 MODELS = {2: "unet", 3: "unet3d"}
 WEIGHTS_KEPT = 64  # maps of border weights
 
