@@ -214,7 +214,7 @@ def _row(count: Mapping[str, torch.Tensor]) -> dict[str, Any]:
             "law": None if correlation is None else dead_share(correlation, samples),
             "surely_dead": int((dead & (mean < 0) & (-mean >= far)).sum()),
             "surely_on": int((on & (mean > 0) & (mean >= far)).sum()),
-            "surely_law": None if correlation is None else far_share(correlation, margin),
+            "surely_law": None if correlation is None else far_share(correlation, margin, samples),
             "dead_channels": np.flatnonzero(dead)[:MOST_LISTED].tolist(),
         }
     return row

@@ -73,12 +73,17 @@ class LawFit:
 
 @dataclass
 class Growth:
-    """What a curve does: `rate` is the mean of ln(m_k / m_(k-1)) with its interval over steps."""
+    """What a curve does: `rate` is the mean of ln(m_k / m_(k-1)) with its interval over steps.
+
+    one_a_block: what a trunk that gains one unit a block, from one on, grows by in all: the sum of ln(K + 1)
+    over stages of K steps.
+    """
 
     rate: Estimate | None = None
     law: str = NO_LAW
     fits: list[LawFit] = field(default_factory=list)
     steps: int = 0
+    one_a_block: float = 0.0
 
     @property
     def fit(self) -> LawFit | None:
@@ -123,7 +128,11 @@ def growth(
     steps = np.concatenate([np.diff(part) for part in logs]) if logs else np.array([])
     if not len(steps):
         return Growth()
-    found = Growth(_mean(steps, memory), steps=len(steps))
+    found = Growth(
+        _mean(steps, memory),
+        steps=len(steps),
+        one_a_block=sum(math.log(len(part)) for part in logs),
+    )
     if len(steps) < LEAST_STEPS:
         return found
     assert found.rate is not None

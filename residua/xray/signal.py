@@ -141,6 +141,7 @@ def _summary(
         facts[f"{name}_law"] = what.growth.law
         facts[f"{name}_exponential"] = what.growth.exponential
         facts[f"{name}_steps"] = what.growth.steps
+        facts[f"{name}_one_a_block"] = what.growth.one_a_block
         if (fit := what.growth.fit) is not None:
             facts[f"{name}_r2"] = fit.r2
             facts[f"{name}_gain"] = fit.gain

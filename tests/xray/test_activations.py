@@ -269,7 +269,18 @@ def test_the_correlation_is_found_again_also_when_a_third_of_the_channels_is_shi
     z[:300] -= 1000
     assert shared_correlation(z.mean(1), (z**2).mean(1)) == pytest.approx(c, abs=0.12)
     share = (z[300:].mean(1) <= -2 * z[300:].std(1)).mean()
-    assert far_share(c, 2.0) == pytest.approx(share, abs=0.02)
+    assert far_share(c, 2.0, n) == pytest.approx(share, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("c", "n", "k"), [(0.0, 3, 1.5), (0.5, 4, 2.0), (0.9, 4, 5.0), (0.99, 8, 6.0)]
+)
+def test_of_a_few_samples_as_many_channels_are_far_below_zero_as_students_t_says(c, n, k):
+    draw, channels = np.random.default_rng(0), 400_000
+    z = math.sqrt(c) * draw.standard_normal((channels, 1))
+    z = z + math.sqrt(1 - c) * draw.standard_normal((channels, n))
+    share = (z.mean(1) <= -k * z.std(1)).mean()
+    assert far_share(c, k, n) == pytest.approx(share, abs=4 * math.sqrt(share / channels))
 
 
 def test_the_bound_is_the_rule_of_three_and_one_sample_says_nothing():

@@ -2,7 +2,7 @@
 
     dead       symmetric weights make a channel surely dead as often as surely on: of d dead and o on,
                d ~ Binomial(d + o, 1/2), exactly, whatever the inputs; and of C channels the share
-               Phi(-k sqrt((1 - c) / c)) is surely dead, c the correlation of samples (laws/dead.py)
+               of `far_share` is surely dead, c the correlation of samples (laws/dead.py)
     saturated  Gaussian pre-activations of unit variance (Glorot & Bengio 2010) put 0.8 % of tanh beyond 0.99;
                where it is more than half, a typical unit passes under 2 % of its gradient
 
@@ -49,7 +49,7 @@ def _dead(row: dict[str, Any], chance: float) -> list[Finding]:
     evidence = Evidence(
         "share of channels that are surely dead",
         dead / channels,
-        "symmetric weights: Phi(-k sqrt((1-c)/c)), and as many surely on"
+        "symmetric weights: T(-k sqrt((n-1)(1-c)/(1+(n-1)c))), and as many surely on"
         f" (here {on} against {dead} dead)",
         expected=law,
         interval=(float(interval.low), float(interval.high)),

@@ -1,10 +1,11 @@
 """Verdicts on the signal: values or gradients that explode or vanish with depth, by an exponential law.
 
-    explodes   m_K / m_0 > K + 1 at the lower end of b's interval
+    explodes   m_K / m_0 > K + 1, stage by stage, at the lower end of b's interval
     vanishes   root of m_K / m_0 < 2^-10 at the upper end
 
 b, the growth a block, must be an exponential (growth.py) that explains nine tenths of ln m. K + 1 is what a
-healthy residual network with norms reaches: one unit a block. 2^-10 is the spacing of half-precision numbers
+healthy residual network with norms reaches in a stage of K steps: one unit a block, and each stage begins
+anew behind its projection's norm. 2^-10 is the spacing of half-precision numbers
 at 1: what is smaller is lost beside it.
 
 A gradient may grow by a power of the depth in any residual network, and by 1.2112 a layer in any plain one
@@ -49,9 +50,8 @@ def check(subject: Subject, result: Result) -> list[Finding]:
 
 def _values(subject: Subject, result: Result) -> Finding | None:
     facts = result.summary
-    growth, steps = _total(facts, "second_moment"), facts["second_moment_steps"]
-    where = facts["first_unmeasurable"]
-    if growth is not None and growth[0] > math.log(steps + 1):
+    growth, where = _total(facts, "second_moment"), facts["first_unmeasurable"]
+    if growth is not None and growth[0] > facts["second_moment_one_a_block"]:
         return _explosion(facts, _overflow(result) or where)
     if growth is not None and growth[1] / 2 < -LOST:
         return Finding(

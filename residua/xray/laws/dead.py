@@ -2,7 +2,7 @@
 
     z_ci = sqrt(c) t_c + sqrt(1 - c) e_ci,   t, e ~ N(0, 1):  channel c, sample i, correlation c of samples
     P(dead)      = P(z_c1, ..., z_cn <= 0) = E_t[Phi(sqrt(c / (1 - c)) t)^n]
-    P(m <= -k)   = Phi(-k sqrt((1 - c) / c)),   m = mean / standard deviation of a channel
+    P(m <= -k)   = T_(n-1)(-k sqrt((n - 1) (1 - c) / (1 + (n - 1) c))),   m = mean / deviation over n samples
 
 z are the pre-activations of a ReLU; weights are drawn symmetrically about zero, without biases, so that a
 channel's values over samples share the part that the samples have in common. c = 0 (a batch norm before):
@@ -46,16 +46,19 @@ def dead_share(correlation: float, n: int) -> float:
     return float((weights / 2 * below**n).sum())
 
 
-def far_share(correlation: float, margin: float) -> float:
-    """Return the share of channels whose mean is `margin` deviations or more below zero.
+def far_share(correlation: float, margin: float, n: int) -> float:
+    """Return the share of channels whose mean over n samples is `margin` deviations or more below zero.
 
-    >>> far_share(0.0, 4.0), far_share(1.0, 4.0), round(far_share(0.5, 1.0), 4)
-    (0.0, 0.5, 0.1587)
+    The mean is N(0, c + (1 - c) / n) over channels, and independent of the deviation, so that their ratio
+    is Student's, stretched. Without end of samples it is Phi(-k sqrt((1 - c) / c)).
+
+    >>> far_share(1.0, 4.0, 8), round(far_share(0.5, 1.0, 10**6), 4), round(far_share(0.99, 51.0, 4), 4)
+    (0.5, 0.1587, 0.0107)
     """
-    if correlation <= 0 or math.isinf(margin):
+    if n < 2 or math.isinf(margin):
         return 0.0
-    odds = (1 - correlation) / correlation if correlation < 1 else 0.0
-    return float(stats.norm.cdf(-margin * math.sqrt(odds)))
+    stretched = (n - 1) * (1 - correlation) / (1 + (n - 1) * correlation)
+    return float(stats.t.cdf(-margin * math.sqrt(max(stretched, 0.0)), n - 1))
 
 
 def far_margin(samples: int) -> float:
