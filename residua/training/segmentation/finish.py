@@ -90,6 +90,8 @@ def finish(
         score_name="mean IoU",
         warnings=state.warnings,
         classes=list(card.classes),
+        # a value says nothing of what is behind: the masks of membranes hold 0 on the membrane
+        background=0 if card.classes[0].lower() == "background" else None,
         confusion=measures["confusion"],
         per_class=measures["per_class"],
         summary={

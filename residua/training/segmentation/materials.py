@@ -87,6 +87,7 @@ def gather(request: Request, split_record: dict[str, Any] | None, watcher: Watch
         split_record=split_record,
         ignore=section.ignore,
         dims=section.dims,
+        progress=lambda done, total: watcher.progress("reading", done, total),
     )
     found = check_pairs(
         pairs,
