@@ -3,9 +3,10 @@
     python benchmarks/tiles.py [--size 512] [--tile 128] [--overlap 0.5] [--classes 2] [--rounds 5]
 
 One network, one picture, the same tiles in batches of the same number, Gaussian weights, probabilities. The
-two take turns, round by round, and the ratio is taken round by round. Results are compared with constant
-weights, for which both state the same formula (MONAI raises small Gaussian weights to 0.001, which
-changes the border of the picture).
+two take turns, round by round, and the ratio is taken round by round. The network is given to both as it was
+made; `residua.tiles` puts its weights and maps into channels-last order while it predicts. Results are
+compared with constant weights, for which both state the same formula (MONAI raises small Gaussian weights to
+0.001, which changes the border of the picture).
 
 Where MONAI cannot be imported, its documented method stands in for it: windows at steps of (1 - overlap) of a
 tile, the last one shifted, a sum of weighted outputs and a map of summed weights, one division.

@@ -70,7 +70,7 @@ class Plan:
         return len(self.strips) * len(self.axes[0].spans)
 
     def memory(self, in_memory: bool) -> int:
-        """Return the bytes that the prediction needs beside the network and the picture."""
+        """Return the bytes that the prediction needs beside the network's weights and the picture."""
         return self.network_bytes + self.slab_bytes + self.result_bytes * in_memory
 
 

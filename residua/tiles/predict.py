@@ -32,6 +32,7 @@ from residua.tiles.source import Prepare, Source
 from residua.tiles.sweep import ACTIVATIONS, Sweep
 from residua.tiles.weights import BLENDS
 
+ORDERS = {4: torch.channels_last, 5: torch.channels_last_3d}  # of weights, by dimensions
 MAX_CLASSES = 255  # class numbers are 0 .. 254; 255 is what counts for nothing
 
 
@@ -67,8 +68,8 @@ def predict(
     convolutional and tiles large enough for it fit in memory, else blend. `plan_for` says which and why.
     blend: "gaussian", "linear" or "constant" weights. batch: tiles at once; None: as fit, 4 at most.
     device: where to run; None: where the network is. memory_mb: what the prediction may use beside the
-    network and the picture; None: 2048. flips: dimensions 0, 1, ... along which the picture is mirrored
-    too, the ones that training mirrored; probabilities are averaged over all combinations.
+    network, a copy of its weights and the picture; None: 2048. flips: dimensions 0, 1, ... along which the
+    picture is mirrored too, the ones that training mirrored; probabilities are averaged over all.
     prepare: (C, *t) as read -> (C', *t) as the network wants it, pixel by pixel. activation: "softmax",
     "sigmoid", or "none" for a network that gives probabilities. precision: of autocast.
     out: a .npy file for the result, which is then returned mapped for reading; a second call goes on
@@ -157,17 +158,27 @@ def _checked(wish: Wish, source: Source, activation: str, out: Any) -> tuple[int
 
 @contextmanager
 def _evaluating(network: nn.Module, device: str | torch.device | None) -> Iterator[None]:
-    """Let a network predict on a device, and leave it in the modes and the place that it had."""
+    """Let a network predict on a device, and leave it in the modes and the place that it had.
+
+    Its weights work on copies in channels-last order: with maps in that order alone, each convolution
+    would turn its weights round again.
+    """
     training = [module for module in network.modules() if module.training]
     home = next((p.device for p in network.parameters()), None)
+    weights = [p for p in network.parameters() if p.dim() in ORDERS]
+    given = [weight.data for weight in weights]
     moves = device is not None and home is not None and torch.device(device) != home
     try:
         network.eval()
         if moves:
             network.to(device)
+        for weight in weights:
+            weight.data = weight.data.contiguous(memory_format=ORDERS[weight.dim()])
         with torch.inference_mode():
             yield
     finally:
+        for weight, data in zip(weights, given, strict=True):
+            weight.data = data
         if moves:
             network.to(home)
         for module in training:
