@@ -161,7 +161,8 @@ def store(array: npt.NDArray[Any], region: tuple[slice, ...], values: Tensor) ->
         piece = values[row : row + chunk]
         where = (slice(first + row, first + row + len(piece)), *region[1:])
         if array.ndim == len(region):
-            array[where] = piece.argmax(-1).to(torch.uint8).cpu().numpy()
+            # Among neighbours in memory the largest is found several times as fast.
+            array[where] = piece.contiguous().argmax(-1).to(torch.uint8).cpu().numpy()
         else:
             array[(slice(None), *where)] = piece.movedim(-1, 0).cpu().numpy()
 

@@ -24,7 +24,8 @@ from residua.tiles.plan import Plan, Strip
 from residua.tiles.source import Source
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "softmax": lambda scores: scores.softmax(1),
+    # Of maps in channels-last order it is slower than turning them round first.
+    "softmax": lambda scores: scores.contiguous().softmax(1),
     "sigmoid": torch.sigmoid,
     "none": lambda scores: scores,
 }
