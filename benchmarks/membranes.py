@@ -62,7 +62,7 @@ from residua.training.segmentation.ensemble import Ensemble
 from residua.training.segmentation.materials import VALIDATION
 from residua.training.segmentation.predicting import probabilities
 from residua.training.segmentation.rand import best_foreground_rand, foreground_rand
-from residua.training.segmentation.scores import Scores
+from residua.training.segmentation.scores import Scores, mean
 from residua.training.session import Session
 from residua.training.state import Watcher
 
@@ -206,8 +206,8 @@ def train_plain(data: str, length: str, seed: int, device: str, target: str) -> 
     pixels, labels = (np.stack([pair[i] for pair in train]) for i in range(2))
     pictures = torch.from_numpy(pixels).movedim(-1, 1).float() / 255
     masks = torch.from_numpy(labels).long()
-    mean, std = float(pictures.mean()), float(pictures.std())
-    pictures = (pictures - mean) / std
+    average, std = float(pictures.mean()), float(pictures.std())
+    pictures = (pictures - average) / std
     side = min(CROP, *(n // MULTIPLE * MULTIPLE for n in masks.shape[1:]))
     torch.manual_seed(seed)
     network, source = plain_network(pictures.shape[1], len(pairs.classes))
@@ -228,7 +228,7 @@ def train_plain(data: str, length: str, seed: int, device: str, target: str) -> 
     network.eval()
 
     def prepare(pixels: NDArray[Any]) -> Floats:
-        normal: Floats = (pixels.astype(np.float32) / 255 - mean) / std
+        normal: Floats = (pixels.astype(np.float32) / 255 - average) / std
         return normal
 
     for name, flips in ((target, ()), (_mirrored(target), (0, 1))):
@@ -362,10 +362,7 @@ def score(answer: dict[str, Floats], pairs: Pairs) -> dict[str, Any]:
         foreground_rand(truth == 1, p > threshold)
         for p, truth in zip(held, truths["val"], strict=True)
     ]
-    means = {
-        key: statistics.fmean(value for row in rows if (value := row[key]) is not None)
-        for key in ("rand", "split", "merge")
-    }
+    means = {key: mean([row[key] for row in rows]) for key in ("rand", "split", "merge")}
     return {
         "iou": found["mean_iou"],
         "pixel_error": found["pixel_error"],
@@ -394,7 +391,7 @@ def measure(options: argparse.Namespace, data: Path, folder: Path) -> dict[str, 
             for name, answer in decide(way, found.pop("files")).items():
                 row = score(answer, pairs)
                 answers.setdefault(name, []).append(row)
-                console.print(f"seed {seed}, {name}: IoU {row['iou']:.4f}, Rand {row['rand']:.4f}")
+                console.print(f"seed {seed}, {name}: IoU {row['iou']:.4f}, Rand {row['rand']}")
                 if seed == 0:
                     panels[name] = (255 * (answer["held"][0] > 0.5)).astype(np.uint8)
             trained.setdefault(way, []).append(found)
@@ -432,11 +429,15 @@ def table(found: dict[str, Any], facts: dict[str, str]) -> Table:
         out.add_column(heading, justify="left" if heading == "answer" else "right")
     for name, rows in found["scores"].items():
         keys = ("iou", "pixel_error", "rand", "split", "merge")
-        out.add_row(name, *(_shown([100 * row[key] for row in rows]) for key in keys))
+        out.add_row(name, *(_shown([row[key] for row in rows]) for key in keys))
     return out
 
 
-def _shown(values: list[float]) -> str:
+def _shown(shares: list[float | None]) -> str:
+    """Return shares in percent; without a segment in the prediction there is none that joins others."""
+    values = [100 * share for share in shares if share is not None]
+    if not values:
+        return "-"
     middle = f"{statistics.median(values):.2f}"
     return middle if len(values) == 1 else f"{middle} ({min(values):.2f} .. {max(values):.2f})"
 
@@ -477,7 +478,7 @@ def read_options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.quick:
         options.budget, options.small = "2 steps", 4
-        options.set.append("model_options.width=4")
+        options.set += ["model_options.width=4", "precision=32-true"]
     return options
 
 

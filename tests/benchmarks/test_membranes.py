@@ -95,6 +95,19 @@ def test_the_truth_scores_one_and_its_threshold_comes_from_training_slices(
     assert found["slices"] == [1.0, 1.0, 1.0]
 
 
+def test_a_prediction_without_a_segment_has_no_merge_score(
+    membranes: ModuleType, tmp_path: Path
+) -> None:
+    membranes.draw_slices(tmp_path / "drawn")
+    pairs = membranes.link_splits(tmp_path / "drawn", tmp_path / "split")
+    nothing = np.zeros((3, 64, 64), np.float32)
+    found = membranes.score({"held": nothing, "chosen": nothing}, pairs)
+    assert (found["rand"], found["split"], found["merge"]) == (0.0, 0.0, None)
+    assert membranes._shown([None]) == "-"
+    assert membranes._shown([0.5]) == "50.00"
+    assert membranes._shown([0.5, 0.25, 0.75]) == "50.00 (25.00 .. 75.00)"
+
+
 @pytest.mark.slow
 def test_every_way_answers_for_the_same_slices(run: Callable[..., Any], tmp_path: Path) -> None:
     found = run("membranes.py", "--out", str(tmp_path))
