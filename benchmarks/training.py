@@ -151,7 +151,7 @@ def serve_residua(setting: Setting) -> None:
         synchronise(device)
         start = time.perf_counter()
         for _ in range(steps):
-            x = to_input(batch.pictures, loop.mean, loop.std)
+            x = loop.objective.inputs(batch)
             with loop.fabric.autocast():
                 loss = F.cross_entropy(loop.model(x), batch.labels)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -23,7 +23,7 @@ from residua.cli.failures import explain
 VERBS = {
     "train": "Train a network on pictures and write a report.",
     "evaluate": "Measure a trained network on its test pictures or on others.",
-    "predict": "Name what pictures show, with a trained network.",
+    "predict": "Name what pictures show, write their masks, or find their joints.",
     "xray": "Say what is wrong with a network, where, how sure, and what to change.",
     "landscape": "Draw the loss around a trained network: planes and lines in the space of its weights.",
     "models": "List the networks that can be built, with their sizes and papers.",

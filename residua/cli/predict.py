@@ -40,7 +40,7 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the predictions as JSON.")] = False,
 ) -> None:
-    """Name what pictures show, write their masks, or find their joints, with a trained network."""
+    """Name what pictures show, write their masks, or find their joints."""
     from residua.cli.progress import TerminalWatcher
     from residua.training.api import open_run
 

@@ -206,7 +206,8 @@ def unet(
     Args:
         dims: 1, 2 or 3 spatial dimensions. width: channels of the first level; they double with each,
             up to max_width. depth: levels, the bottom one counted.
-        padding: "same", or "valid" as published, where an odd side loses a pixel before it is halved. norm: one of `residua.nn.NORMS`, everywhere.
+        padding: "same", or "valid" as published, where an odd side loses a pixel before it is halved.
+        norm: one of `residua.nn.NORMS`, everywhere.
         block: "plain" (two of conv, norm, relu), "basic" or "bottleneck"; decoder_block: in the decoder
             (None: the same). blocks: residual blocks a level in the encoder.
         down, up: see `residua.nn.updown`. biases: of the 3x3 convolutions (None: where no norm follows).

@@ -600,7 +600,7 @@ class TestTheCheck:
         folders(tmp_path, ["a.png", "b.png"])
         for name in "ab":
             picture(tmp_path / "masks" / f"{name}.png", (3, 4, 3))
-        assert "none of 2 pairs can be read" in refusal(open_pairs, tmp_path)
+        assert "none of 2 pairs of picture and mask can be read" in refusal(open_pairs, tmp_path)
 
     def test_one_class_only_is_an_error(self, tmp_path):
         findings = check_pairs(open_pairs(folders(tmp_path, LETTERS[:6], (7, 7))))

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -60,6 +60,7 @@ def test_a_projection_is_a_1x1_convolution_with_a_norm_unless_pre_activated():
     assert (conv.kernel_size, conv.stride, conv.bias) == ((1, 1), (2, 2), None)
 
 
+@settings(deadline=None)
 @given(height=st.integers(1, 7), width=st.integers(1, 7))
 def test_d_projects_the_average_of_every_2x2_pixels_that_there_are(height, width):
     torch.manual_seed(0)

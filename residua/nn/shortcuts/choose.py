@@ -39,7 +39,7 @@ def make_shortcut(
     if kind != "C" and stride == 1 and in_channels == out_channels:
         return nn.Identity()
     if kind == "A":
-        return ZeroPad(in_channels, out_channels, stride, flat=norm.flat)
+        return ZeroPad(in_channels, out_channels, stride, flat=norm.flat, dims=norm.dims)
     return Projection(in_channels, out_channels, stride, norm, normalise, average=kind == "D")
 
 

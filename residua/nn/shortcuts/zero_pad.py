@@ -18,11 +18,12 @@ from torch import nn
 class ZeroPad(nn.Module):
     """Subsample by `stride`, fill the new channels with zeros. Gradient flows through x.
 
-    flat: leave the first spatial dimension, a volume's slices, as it is.
+    flat: leave the first spatial dimension, a volume's slices, as it is. dims: how many there are; known
+    beforehand, so that the forward pass can be traced.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int, flat: bool = False
+        self, in_channels: int, out_channels: int, stride: int, flat: bool = False, dims: int = 2
     ) -> None:
         super().__init__()
         if out_channels < in_channels:
@@ -32,16 +33,13 @@ class ZeroPad(nn.Module):
             )
         self.extra = out_channels - in_channels
         self.stride = stride
-        self.flat = flat
+        first = slice(None) if flat else slice(None, None, stride)
+        self.every = (slice(None), slice(None), first, *(slice(None, None, stride),) * (dims - 1))
+        self.padding = (*(0, 0) * dims, 0, self.extra)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return x subsampled and padded: (N, C, *S) -> (N, C', *ceil(S / r))."""
-        dims = x.dim() - 2
-        if self.stride > 1:
-            every = slice(None, None, self.stride)
-            first = slice(None) if self.flat else every
-            x = x[(slice(None), slice(None), first, *(every,) * (dims - 1))]
-        return F.pad(x, (*(0, 0) * dims, 0, self.extra))
+        return F.pad(x[self.every] if self.stride > 1 else x, self.padding)
 
     def extra_repr(self) -> str:
         """Describe the padding."""
