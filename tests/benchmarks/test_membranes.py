@@ -108,6 +108,22 @@ def test_a_prediction_without_a_segment_has_no_merge_score(
     assert membranes._shown([0.5, 0.25, 0.75]) == "50.00 (25.00 .. 75.00)"
 
 
+def test_five_decide_by_mean_by_majority_and_by_unanimity(
+    membranes: ModuleType, tmp_path: Path
+) -> None:
+    said = np.random.default_rng(0).random((5, 2, 6, 6)).astype(np.float32)
+    said[:, 0, 0, 0] = 0.9
+    files = [str(tmp_path / f"{k}.npz") for k in range(5)]
+    for file, p in zip(files, said, strict=True):
+        np.savez(file, chosen=1 - p, held=p)
+    found = membranes.decide("ensemble", files)
+    votes = (said > 0.5).sum(0)
+    assert found["five small, mean"]["held"] == pytest.approx(said.mean(0), abs=1e-6)
+    assert found["five small, mean"]["chosen"] == pytest.approx(1 - said.mean(0), abs=1e-6)
+    assert np.array_equal(found["five small, majority"]["held"], votes > 2)
+    assert np.array_equal(found["five small, unanimity"]["held"], votes == 5)
+
+
 @pytest.mark.slow
 def test_every_way_answers_for_the_same_slices(run: Callable[..., Any], tmp_path: Path) -> None:
     found = run("membranes.py", "--out", str(tmp_path))
