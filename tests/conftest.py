@@ -11,9 +11,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("residua", deadline=None)
+hypothesis.settings.load_profile("residua")
 
 ROOT = Path(__file__).parents[1]
 
