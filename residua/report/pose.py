@@ -140,7 +140,7 @@ def pck_figure(curve: Facts, threshold: float) -> Figure | None:
 def _joint_words(rows: Sequence[Facts]) -> str:
     """Name the joints that are found best and least."""
     known = [row for row in rows if row["pck"] is not None]
-    if len(known) < 2:
+    if len({row["pck"] for row in known}) < 2:
         return ""
     best, least = (pick(known, key=lambda row: row["pck"])["name"] for pick in (max, min))
     return f"Found best: {_words(best)}. Found least: {_words(least)}."
