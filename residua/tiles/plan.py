@@ -26,7 +26,7 @@ DEFAULT_MB = 2048
 DEFAULT_TILE = {1: 8192, 2: 256, 3: 96}  # pixels a side, blending
 DEFAULT_OVERLAP = 0.5  # Isensee et al. 2021: half a tile
 DEFAULT_BATCH = 4
-SCRATCH = 2.0  # times the maps: what convolutions set aside while they compute; measured on the CPU
+SCRATCH = 2.0  # times the maps: what convolutions may set aside while they compute
 BYTES = {"float32": 4, "float16": 2, "classes": 1}
 UNKNOWN_MAPS = 4096  # bytes of maps a pixel where the network cannot be followed: 16 of 64 channels
 

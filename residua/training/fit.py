@@ -183,9 +183,7 @@ class Loop:
             self.stepper.zero_grad(set_to_none=True)
             return loss
         if self.recipe.clip_gradient is not None:
-            self.fabric.clip_gradients(
-                self.wrapped, self.stepper, max_norm=self.recipe.clip_gradient
-            )
+            self._clip(step, batch)
         if recording:
             self.recorder.before_update()
         self.stepper.step()
@@ -195,6 +193,18 @@ class Loop:
         if self.average is not None:
             self.average.update(step)
         return loss
+
+    def _clip(self, step: int, batch: Batch) -> None:
+        largest = self.recipe.clip_gradient
+        try:
+            self.fabric.clip_gradients(self.wrapped, self.stepper, max_norm=largest)
+        except RuntimeError as error:
+            if "non-finite" not in str(error):
+                raise
+            raise NonFiniteLossError(
+                f"step {step}: the gradient is not finite (learning rate {self.lr(step):.3g});"
+                f" the batch held {self.describe(batch.indices)}"
+            ) from None
 
     def _seed(self, seed: int) -> None:
         if self.asynchronous:

@@ -233,7 +233,8 @@ def make_plan(
         )
         picture = trial.time_forward(precision, size)
         left = (budget - spent - (time.perf_counter() - began)) * MARGIN
-        left -= min(REPORT_SECONDS, 0.1 * budget) + picture * tested
+        whole = trial.time_forward("32-true", size)  # as the finished model is used
+        left -= min(REPORT_SECONDS, 0.1 * budget) + whole * tested
         if left < step_time:
             raise BadInput(
                 f"budget {recipe.budget}: preparing took {spent:.0f} s and a step takes"

@@ -165,6 +165,15 @@ def test_a_batch_of_fewer_pictures_than_parts_has_a_part_for_each():
         torch.testing.assert_close(summed.model.state_dict()[key], value, rtol=1e-4, atol=1e-6)
 
 
+def test_a_gradient_that_is_not_finite_is_one_line_that_names_step_and_pictures():
+    loop = make_loop(clip_gradient=1.0)
+    weight = next(loop.model.parameters())
+    weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(NonFiniteLossError, match=r"step 0: the gradient is not finite .*\.png"):
+        loop.run()
+    assert torch.isfinite(weight).all()
+
+
 @pytest.mark.parametrize("norm", [0.05, 0.5])
 def test_clipping_bounds_the_norm_of_the_whole_gradient(norm):
     # without momentum and decay, a step is the rate times the gradient

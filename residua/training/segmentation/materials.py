@@ -112,6 +112,9 @@ def decide(
     """Choose the network and its patches, decode the pictures, measure them."""
     recipe, pairs = material.recipe, material.pairs
     slow = device.type == "cpu"
+    if slow and pairs.dims == 3 and recipe.precision == "auto":
+        # torch 2.13's gradients of 3-D convolutions in bfloat16 are garbage on maps two voxels deep
+        recipe = material.recipe = recipe.model_copy(update={"precision": "32-true"})
     name = recipe.model or MODELS[pairs.dims]
     if record(name).dims != pairs.dims:
         raise BadInput(

@@ -158,6 +158,7 @@ def test_volumes_are_trained_in_3d_and_a_mask_volume_is_written(tmp_path: Path) 
     settings += ["segmentation.dims=3", "segmentation.augmentation=light"]
     run = residua.train(tmp_path / "set", out=tmp_path / "run", settings=settings, device="cpu")
     assert run.card.name == "unet3d" and run.card.dims == 3
+    assert json.loads(run.folder.setup.read_text())["plan"]["precision"] == "32-true"
     (row,) = run.predict(tmp_path / "set" / "images" / "v1.tif", out=tmp_path / "out")
     assert tifffile.imread(row["mask"]).shape == (20, 24, 26)
 
