@@ -299,7 +299,10 @@ def test_an_encoder_that_is_none_is_refused_in_one_line():
         ({"dropout": 1.0}, r"dropout 1.0 is not in \[0, 1\)"),
         ({"merge": "skip_init"}, "of residual blocks: block 'plain' has none"),
         ({"block": "bottleneck", "width": 6}, "4 times as wide outside: not 6"),
-        ({"padding": "valid", "block": "basic"}, "valid padding goes with plain blocks and pooling only"),
+        (
+            {"padding": "valid", "block": "basic"},
+            "valid padding goes with plain blocks and pooling only",
+        ),
         ({"flat": 1}, "only volumes have slices"),
     ],
 )

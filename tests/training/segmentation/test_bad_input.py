@@ -311,7 +311,7 @@ def test_a_kill_in_training_changes_no_bit(blobs: Path, tmp_path: Path, kills: M
         stderr=subprocess.DEVNULL,
     )
     checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 900
     while not checkpoint.exists() or kills.checkpoint_step(tmp_path / "killed") < 2:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.01)
