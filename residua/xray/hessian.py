@@ -57,8 +57,10 @@ class Hessian:
 
     def _product(self, index: int, vector: torch.Tensor) -> torch.Tensor:
         if self.method == "exact":
+            # the forward pass first: what fails there is the network's own and comes out as it is
+            value = None if index in self._graphs else self.objective.value(index)
             try:
-                return self._exact(index, vector)
+                return self._exact(index, value, vector)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -76,11 +78,10 @@ class Hessian:
         """
         return self.objective.derivatives(value * self._one, create_graph=True)
 
-    def _exact(self, index: int, vector: torch.Tensor) -> torch.Tensor:
+    def _exact(self, index: int, value: torch.Tensor | None, vector: torch.Tensor) -> torch.Tensor:
+        """Return the product; value: of this part, None where the gradient's graph is kept."""
         objective = self.objective
-        gradient = self._graphs.get(index)
-        if gradient is None:
-            gradient = self._derivatives(objective.value(index))
+        gradient = self._graphs[index] if value is None else self._derivatives(value)
         if self.products == 1 and _holds_error(gradient):
             raise OnceOnlyError("a part of the network is differentiable once only")
         pairs = [
@@ -131,7 +132,7 @@ def _holds_error(gradient: Sequence[torch.Tensor]) -> bool:
 
 
 def _not_twice(error: RuntimeError) -> bool:
-    """Say whether torch refused a second derivative."""
+    """Say whether torch refused a second derivative, which for most operations only the text tells."""
     text = str(error)
     return isinstance(error, (OnceOnlyError, NotImplementedError)) or any(
         words in text for words in ("is not implemented", "differentiate twice", "double backward")

@@ -166,6 +166,25 @@ def test_what_cannot_be_differentiated_twice_is_differenced_and_says_so(power, l
     assert torch.equal(model.w, before)
 
 
+def test_an_error_of_the_network_is_not_taken_for_a_missing_derivative():
+    class Failing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.calls = nn.Parameter(torch.ones(2)), 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            if self.calls > 1:
+                raise NotImplementedError("my layer is not implemented for this batch")
+            return self.w.square().sum() + 0 * x.sum()
+
+    subject = Subject(Failing(), torch.zeros(2), None, lambda out, _: out)
+    hessian = Hessian(Objective(subject, dtype=torch.float32), keep_graph=False)
+    with pytest.raises(NotImplementedError, match="my layer"):
+        hessian(torch.ones(2))
+    assert hessian.method == "exact"
+
+
 def test_attention_can_be_differentiated_twice():
     class Attend(nn.Module):
         def __init__(self) -> None:
