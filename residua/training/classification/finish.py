@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from residua.data.pictures import Split
-from residua.models import record
 from residua.report.training import TrainingReport, write_training_report
 from residua.training.classification import inputs
 from residua.training.classification.materials import Material
@@ -20,11 +18,11 @@ from residua.training.classification.measures import (
     summary,
 )
 from residua.training.classification.run import ClassificationRun, predict_with
-from residua.training.devices import describe_device, first_does
+from residua.training.devices import first_does
+from residua.training.facts import report_facts
 from residua.training.folder import RunFolder, write_model
 from residua.training.plan import Plan
 from residua.training.state import State, Watcher
-from residua.training.versions import versions
 
 MISTAKES = 48
 MISTAKE_SIDE = 160  # pixels of the longer side of a picture in the report
@@ -59,14 +57,12 @@ def finish(
     if not run.fabric.is_global_zero:
         return measures
     write_model(folder.model, model, card, facts | {"measures": measures})
-    known = record(card.name)
     by_class = scores_by_class(found, card.classes)
+    takes = {"size": card.shape.size, "channels": card.shape.channels}
+    shared = report_facts(config, run, card, model, plan, state, takes=takes)
+    shared["command"] = shared["command"] or _command(config, folder)
     report = TrainingReport(
-        command=str(config["command"] or _command(config, folder)),
-        versions=versions(),
-        created=datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
-        device=describe_device(run.fabric.device),
-        duration_s=state.seconds,
+        **shared,
         data={
             "name": pictures.name,
             "location": pictures.location,
@@ -76,16 +72,6 @@ def finish(
             "notes": pictures.notes + findings.warnings,
             "sizes": findings.facts.get("sizes"),
         },
-        model={
-            "name": card.name,
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "multiply_adds": known.multiply_adds if not card.options else None,
-            "paper": known.paper,
-            "options": card.options | {"size": card.shape.size, "channels": card.shape.channels},
-        },
-        recipe=config["recipe"] | {"plan": plan.as_dict(), "seed": config["seed"]},
-        history=state.history,
-        steps=state.steps,
         classes=list(card.classes),
         confusion=by_class["confusion"],
         per_class=by_class["per_class"],
@@ -93,7 +79,6 @@ def finish(
         mistakes=_mistakes(found, part, card.classes),
         summary=measures,
         recorder=state.traces.for_report(),
-        warnings=state.warnings,
     )
     write_training_report(folder.report, report)
     return measures

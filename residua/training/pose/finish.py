@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Any
 
 import numpy as np
 
 from residua.data.keypoints import PoseSplit
-from residua.models import record
 from residua.report.pose import PoseReport, write_pose_report
 from residua.training.cards import PoseCard
-from residua.training.devices import describe_device, first_does
+from residua.training.devices import first_does
+from residua.training.facts import report_facts
 from residua.training.folder import RunFolder, write_model
 from residua.training.plan import Plan
 from residua.training.pose.evaluation import TORSO, Found, find_all, measures
@@ -19,7 +18,6 @@ from residua.training.pose.materials import Material
 from residua.training.pose.run import PoseRun
 from residua.training.pose.scores import relative_errors
 from residua.training.state import State, Watcher
-from residua.training.versions import versions
 
 CASES = 24  # people in the report, worst first
 
@@ -55,13 +53,9 @@ def finish(
     if reached["silent"]:
         watcher.warn(f"the heatmaps of {', '.join(reached['silent'][:3])} say nothing yet")
     write_model(folder.model, model.cpu(), card, facts | {"measures": reached})
-    known = record(card.name)
+    takes = {"size": card.size, "channels": card.channels}
     report = PoseReport(
-        command=str(config["command"] or ""),
-        versions=versions(),
-        created=datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
-        device=describe_device(run.fabric.device),
-        duration_s=state.seconds,
+        **report_facts(config, run, card, model, plan, state, takes=takes, score="val_pck"),
         data={
             "name": people.name,
             "location": people.location,
@@ -70,18 +64,7 @@ def finish(
             "notes": people.notes + material.findings.warnings,
             "sizes": material.findings.facts.get("sizes"),
         },
-        model={
-            "name": card.name,
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "multiply_adds": known.multiply_adds if not card.options else None,
-            "paper": known.paper,
-            "options": card.options | {"size": card.size, "channels": card.channels},
-        },
-        recipe=config["recipe"] | {"plan": plan.as_dict(), "seed": config["seed"]},
-        history=[row | {"val_score": row["val_pck"]} for row in state.history],
-        steps=state.steps,
         score_name=f"PCK@{TORSO}",
-        warnings=state.warnings,
         joints=list(card.classes),
         skeleton=card.skeleton,
         summary=reached,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 from typing import Any
 
@@ -10,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from residua.models import record
 from residua.report.segmentation import SegmentationReport, write_segmentation_report
-from residua.training.devices import describe_device, first_does
+from residua.training.devices import first_does
+from residua.training.facts import report_facts
 from residua.training.folder import RunFolder, write_model
 from residua.training.plan import Plan
 from residua.training.segmentation.evaluation import Evaluation, evaluate_all
@@ -20,7 +19,6 @@ from residua.training.segmentation.materials import Material
 from residua.training.segmentation.predicting import probabilities
 from residua.training.segmentation.run import SegmentationRun
 from residua.training.state import State, Watcher
-from residua.training.versions import versions
 
 CASES = 12  # pictures in the report, worst first
 LARGEST_CASE = (
@@ -57,13 +55,10 @@ def finish(
         return measures
     write_model(folder.model, model.cpu(), card, facts | {"measures": measures})
     model = model.to(run.fabric.device)
-    known, data = record(card.name), material.findings.facts
+    data = material.findings.facts
+    takes = {"patch": list(card.patch), "channels": card.channels}
     report = SegmentationReport(
-        command=str(config["command"] or ""),
-        versions=versions(),
-        created=datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
-        device=describe_device(run.fabric.device),
-        duration_s=state.seconds,
+        **report_facts(config, run, card, model, plan, state, takes=takes, score="val_iou"),
         data={
             "name": material.pairs.name,
             "location": material.pairs.location,
@@ -77,18 +72,7 @@ def finish(
             "spacing": material.pairs.spacing,
             "unit": material.pairs.unit,
         },
-        model={
-            "name": card.name,
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "multiply_adds": known.multiply_adds if not card.options else None,
-            "paper": known.paper,
-            "options": card.options | {"patch": list(card.patch), "channels": card.channels},
-        },
-        recipe=config["recipe"] | {"plan": plan.as_dict(), "seed": config["seed"]},
-        history=[row | {"val_score": row["val_iou"]} for row in state.history],
-        steps=state.steps,
         score_name="mean IoU",
-        warnings=state.warnings,
         classes=list(card.classes),
         # a value says nothing of what is behind: the masks of membranes hold 0 on the membrane
         background=0 if card.classes[0].lower() == "background" else None,
