@@ -3,35 +3,31 @@
     q             = step B + place in the batch                 position in one endless stream
     cycle, k      = divmod(q, N R)                              N pictures, R patches of each a cycle
     picture       = permutation(seed, cycle)[k] // R
-    by class      = floor((q + 1) f) > floor(q f)               a share f of every run of positions
     patch         = cut(store[picture]; seed, picture, showing) the how manyth of that picture
 
-A patch lies anywhere in its picture; a share f (`foreground`, a third as in nnU-Net: Isensee et al. 2021)
-lies around a pixel of a rarer class: one of the classes in that mask except its commonest, all equally
-often. So the stream is a function of the seed: neither batch size, workers, ranks nor a resume change a
-bit of it. In evaluation whole pictures come out, untouched.
+Where it lies in that picture is decided by `places`. So the stream is a function of the seed: neither batch
+size, workers, ranks nor a resume change a bit of it. In evaluation whole pictures come out, untouched.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from residua.data.batches import to_input
-from residua.data.counter import Draws, Ints, integers, permutation
+from residua.data.counter import Draws, Ints, permutation
 from residua.data.decoded import PairStore
 from residua.data.deform import Array, deform, window
 from residua.data.masks import IGNORED
-from residua.data.patch_augmentation import PatchAugmentation, PatchDrawn
+from residua.data.patch_augmentation import PatchAugmentation
 from residua.data.photometric import Tone, photometric
+from residua.data.places import Places
 from residua.data.workers import Workers
 from residua.errors import BadInput
 
@@ -39,8 +35,6 @@ Size = int | tuple[int, ...]
 Made = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 _SAMPLED = 8  # pictures whose size decides the length of an epoch
-_PIXELS_KEPT = 1024  # of each class of a picture, among which patches are centred
-_PICTURES_KEPT = 2048  # whose such pixels are remembered
 
 
 class WeightStore(Protocol):
@@ -60,15 +54,6 @@ class PatchBatch:
     labels: torch.Tensor
     indices: Ints
     weights: torch.Tensor | None = None
-
-
-class _Place(NamedTuple):
-    """Where a patch lies, as numbers of 0 .. 1: anywhere, or around a pixel of a rarer class."""
-
-    rare: bool
-    free: tuple[float, ...]
-    chosen: float
-    pixel: float
 
 
 class Patches:
@@ -131,7 +116,7 @@ class Patches:
         self.margin = self._each(margin, "margin")
         self.set_size(size)
         self._order = functools.lru_cache(maxsize=4)(self._permutation)
-        self._rare: OrderedDict[int, list[Ints]] = OrderedDict()
+        self.places = Places(seed, self.dims, foreground)
         self.patches_per_item = patches_per_item or self._covering()
         self._workers: Workers[Made] = self._new_workers()
         if train:  # what cannot work says so now, in one line, rather than from inside a worker
@@ -242,14 +227,14 @@ class Patches:
         draws = Draws(self.seed, 0, index, showing)
         warps = self.augmentation.warps(draws, patch, self.spacing, self.margin)
         tones = self.augmentation.tones(draws)
-        where = self._drawn_places(draws, positions)
+        where = self.places.drawn(draws, positions)
         inner = tuple(n - 2 * m for n, m in zip(patch, self.margin, strict=True))
         pictures = np.empty((len(index), *patch, self.channels), self.dtype)
         labels = np.empty((len(index), *inner), np.uint8)
         weights = None if self.weights is None else np.empty(labels.shape, np.float32)
         for j, i in enumerate(index.tolist()):
             picture, mask = self._read(i)
-            corner = self._corner(i, mask, inner, where[j])
+            corner = self.places.corner(i, mask, inner, where[j])
             cut = deform(
                 picture,
                 mask,
@@ -299,60 +284,6 @@ class Patches:
             None,
         )
 
-    # -- where they lie --------------------------------------------------------------------------------
-
-    def _drawn_places(self, draws: Draws, positions: Ints) -> list[_Place]:
-        """Return what decides where each patch of a batch lies."""
-        f = self.foreground
-        rare = np.floor((positions + 1) * f) > np.floor(positions * f)
-        free = [draws.uniform(PatchDrawn.PLACE + axis) for axis in range(self.dims)]
-        chosen = draws.uniform(PatchDrawn.CLASS), draws.uniform(PatchDrawn.PIXEL)
-        rows = zip(rare.tolist(), zip(*free, strict=True), *chosen, strict=True)
-        return [_Place(*row) for row in rows]
-
-    def _corner(self, i: int, mask: Array, target: Sequence[int], where: _Place) -> list[int]:
-        """Return the first labelled pixel of a patch of picture `i`."""
-        spare = [side - n for side, n in zip(mask.shape, target, strict=True)]
-        classes = self._rarer(i, mask) if where.rare else []
-        if not classes:
-            return [
-                min(s, 0) + int(u * (abs(s) + 1)) for s, u in zip(spare, where.free, strict=True)
-            ]
-        pixels = classes[int(where.chosen * len(classes))]
-        pixel = np.unravel_index(pixels[int(where.pixel * len(pixels))], mask.shape)
-        return [
-            min(max(int(p) - n // 2, min(s, 0)), max(s, 0))
-            for p, n, s in zip(pixel, target, spare, strict=True)
-        ]
-
-    def _rarer(self, i: int, mask: Array) -> list[Ints]:
-        """Return some pixels (their places in the flat mask) of each class but the commonest."""
-        if i not in self._rare:
-            slabs = mask if mask.ndim == 3 else mask[None]  # bounds the memory that a volume takes
-            counts = np.stack(
-                [np.bincount(slab.ravel(), minlength=IGNORED + 1)[:IGNORED] for slab in slabs]
-            )
-            every = counts.sum(0)
-            present = [k for k in np.flatnonzero(every).tolist() if k != every.argmax()]
-            self._rare[i] = [self._some(slabs, k, counts[:, k], i) for k in present]
-        self._rare.move_to_end(i)
-        if len(self._rare) > _PICTURES_KEPT:
-            self._rare.popitem(last=False)
-        return self._rare[i]
-
-    def _some(self, slabs: Array, k: int, counts: Ints, i: int) -> Ints:
-        """Return the places of class k, or 1,024 of them by the counter, in order."""
-        ends = np.cumsum(counts)
-        wanted = np.arange(min(ends[-1], _PIXELS_KEPT))
-        if ends[-1] > _PIXELS_KEPT:
-            wanted = np.sort(integers(self.seed, i, wanted, PatchDrawn.AMONG, ends[-1]))
-        found = []
-        for s, part in enumerate(np.split(wanted, np.searchsorted(wanted, ends[:-1]))):
-            if len(part):
-                within = part - (ends[s] - counts[s])
-                found.append(np.flatnonzero(slabs[s] == k)[within] + s * slabs[s].size)
-        return np.concatenate(found)
-
     # -- over many steps -------------------------------------------------------------------------------
 
     def batch(self, step: int) -> PatchBatch:
@@ -398,23 +329,3 @@ class Patches:
         self.__dict__.update(state)
         self._order = functools.lru_cache(maxsize=4)(self._permutation)
         self._workers = self._new_workers()
-
-
-def to_network(
-    pictures: torch.Tensor,
-    mean: torch.Tensor,
-    std: torch.Tensor,
-    dtype: torch.dtype = torch.float32,
-) -> torch.Tensor:
-    """Return (x - mean) / std as float (B, C, *S), channels last; uint8 is divided by 255 first.
-
-    pictures (B, *S, C) uint8 or float32; mean, std (C,) as `measure_pixels` gives them.
-    """
-    batch, *sides, channels = pictures.shape
-    if pictures.dtype == torch.uint8:  # of any dimension: lines of W x C numbers
-        lines = to_input(pictures.reshape(batch, -1, sides[-1], channels), mean, std, dtype)
-        out = lines.permute(0, 2, 3, 1).view(pictures.shape)
-    else:
-        mean, std = (v.to(device=pictures.device, dtype=pictures.dtype) for v in (mean, std))
-        out = ((pictures - mean) / std).to(dtype)
-    return out.movedim(-1, 1)

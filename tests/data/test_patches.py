@@ -15,8 +15,9 @@ from residua.data import decoded
 from residua.data.border_weights import border_weights
 from residua.data.decoded import Decoded, measure_pixels
 from residua.data.masks import IGNORED
+from residua.data.network_input import to_network
 from residua.data.patch_augmentation import PatchAugmentation
-from residua.data.patches import Patches, to_network
+from residua.data.patches import Patches
 from residua.errors import BadInput
 
 STRONG = PatchAugmentation.strong()
@@ -220,7 +221,7 @@ def test_volumes_are_centred_on_any_of_the_voxels_of_a_class():
     centres = patches.batch(0).labels[:, 2, 2, 2]
     assert (centres > 0).all()
     assert 60 < (centres == 2).sum() < 140
-    places = {tuple(np.unravel_index(p, mask.shape)) for p in patches._rarer(0, mask)[0]}
+    places = {tuple(np.unravel_index(p, mask.shape)) for p in patches.places.rarer(0, mask)[0]}
     assert all(mask[place] == 1 for place in places)
     assert {z for z, _, _ in places} == {2, 3, 4, 5, 6}
 

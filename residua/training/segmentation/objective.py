@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from residua.data.patches import PatchBatch, to_network
+from residua.data.network_input import to_network
+from residua.data.patches import PatchBatch
 from residua.training.objective import Network, Objective
 from residua.training.segmentation.losses import supervised_loss
 

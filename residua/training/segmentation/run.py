@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from residua.data import decode, volumes
 from residua.data.decoded import Decoded
+from residua.data.network_input import to_network
 from residua.data.pairs import Pairs, PairSplit, open_pairs
 from residua.data.pairs.reading import read_picture
-from residua.data.patches import Patches, to_network
+from residua.data.patches import Patches
 from residua.data.volumes import lossless_name, stem, write_mask, write_volume
 from residua.errors import BadInput
 from residua.training.cards import SegmentationCard
