@@ -25,17 +25,22 @@ Numbers = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Field:
-    """What each position of a map sees; `axes` are the map's dimensions that are spatial."""
+    """What each position of a map sees; `axes` are the map's spatial dimensions, where they are followed."""
 
     low: Numbers
     high: Numbers
     jump: Numbers
-    axes: tuple[int, ...]
+    axes: tuple[int, ...] = ()
 
     @classmethod
     def of_picture(cls, dims: int) -> Field:
         """Return the field of the picture (B, C, *S) itself: each position sees itself."""
         return cls((0.0,) * dims, (0.0,) * dims, (1.0,) * dims, tuple(range(2, 2 + dims)))
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Pixels that one position sees, in each dimension."""
+        return tuple(math.floor(h - b + 1e-6) + 1 for b, h in zip(self.low, self.high, strict=True))
 
     def window(
         self,

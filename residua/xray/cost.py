@@ -22,10 +22,11 @@ from typing import Any
 import torch
 
 from residua.errors import BadInput
+from residua.tiles.field import Field
 from residua.xray.meter import Meter
 from residua.xray.portions import Places, Portion, portions
 from residua.xray.products import multiply_adds
-from residua.xray.receptive import Field, effective_sigma, features, fields
+from residua.xray.receptive import effective_sigma, features, fields
 from residua.xray.result import Column, Result, Table
 from residua.xray.subject import Subject, tensors_in
 from residua.xray.trace import Graph, Node, Reach, interpose

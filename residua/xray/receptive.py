@@ -1,7 +1,7 @@
 """Receptive fields: which input positions can reach an output, and which do.
 
-    theoretical   per path: low += -padding j, high += (dilation (k - 1) - padding) j, j *= stride
-                  over paths that join: the least low, the greatest high       (Araujo, Norris & Sim 2019)
+    theoretical   along each path as `residua.tiles.field` has it; over paths that join: the least low,
+                  the greatest high, the largest jump                          (Araujo, Norris & Sim 2019)
     effective     the squared gradient of the centre position's mean with respect to the input, as a
                   density: +- 2 standard deviations                           (Luo, Li, Urtasun & Zemel 2016)
 
@@ -17,51 +17,12 @@ fields behind it are upper bounds.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from residua.tiles.field import Field
 from residua.xray.trace import Graph, Node
-
-
-@dataclass(frozen=True)
-class Field:
-    """What one position sees, a number for each spatial dimension: see the module's text."""
-
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    jump: tuple[float, ...]
-
-    @property
-    def size(self) -> tuple[int, ...]:
-        """Input positions that one output sees, in each dimension."""
-        return tuple(math.floor(h - b + 1e-6) + 1 for b, h in zip(self.low, self.high, strict=True))
-
-    def window(
-        self,
-        kernel: Sequence[int],
-        stride: Sequence[int],
-        before: Sequence[int],
-        dilation: Sequence[int],
-    ) -> Field:
-        """Return the field after a window of `kernel`, `before` positions of which lie before."""
-        low, high, jump = [], [], []
-        parts = zip(self.low, self.high, self.jump, kernel, stride, before, dilation, strict=True)
-        for b, h, j, k, s, p, d in parts:
-            low.append(b - p * j)
-            high.append(h + (d * (k - 1) - p) * j)
-            jump.append(j * s)
-        return Field(tuple(low), tuple(high), tuple(jump))
-
-    def resized(self, factor: Sequence[float], reach: float) -> Field:
-        """Return the field after `factor` times as many positions, each from up to `reach` away."""
-        jump = tuple(j / f for j, f in zip(self.jump, factor, strict=True))
-        wide = [reach * j for j in self.jump]
-        low = tuple(b - w for b, w in zip(self.low, wide, strict=True))
-        return Field(low, tuple(h + w for h, w in zip(self.high, wide, strict=True)), jump)
-
 
 _WHOLE = {
     *("matmul", "bmm", "mm", "einsum", "baddbmm", "scaled_dot_product_attention"),
@@ -139,7 +100,8 @@ def _after(node: Node, read: Node, field: Field, k: int) -> Field | None:
             return field
         factor = [a / b for a, b in zip(after, before, strict=True)]
         shrinks = max(0.0, 1 / min(factor) - 1)
-        return field.resized(factor, max(shrinks, _REACH.get(str(s.get("mode")), 0.0)))
+        reach = max(shrinks, _REACH.get(str(s.get("mode")), 0.0))
+        return field.resized(factor, reach, reach)
     if op == "pad" and "pad" in s:
         ends = [*s["pad"][: 2 * k], *[0] * (2 * k - len(s["pad"]))]
         left = [ends[2 * (k - 1 - i)] for i in range(k)]
@@ -179,17 +141,10 @@ def _windowed(node: Node, field: Field, k: int) -> Field | None:
 
 
 def _transposed(node: Node, field: Field, k: int) -> Field:
-    """Output q reads the inputs (q + p - d (k - 1)) / s to (q + p) / s."""
+    """A transposed convolution."""
     s = node.settings
     stride, dilation = _numbers(s.get("stride"), k, 1), _numbers(s.get("dilation"), k, 1)
-    padding, kernel = _numbers(s.get("padding"), k, 0), node.given[1][2:]
-    low, high, jump = [], [], []
-    for i in range(k):
-        j = field.jump[i] / stride[i]
-        low.append(field.low[i] + (padding[i] - dilation[i] * (kernel[i] - 1)) * j)
-        high.append(field.high[i] + padding[i] * j)
-        jump.append(j)
-    return Field(tuple(low), tuple(high), tuple(jump))
+    return field.spread(node.given[1][2:], stride, _numbers(s.get("padding"), k, 0), dilation)
 
 
 def _sliced(node: Node, read: Node, field: Field, k: int) -> Field | None:
