@@ -19,6 +19,7 @@ from residua.data.cache import Progress
 from residua.data.naming import shown, some
 from residua.data.pictures import Pictures, array_digest
 from residua.data.scan import scan
+from residua.errors import BadInput
 
 _UNBALANCED = 10  # times as many pictures in the largest class as in the smallest
 _FEW = 5  # training pictures of a class
@@ -37,6 +38,12 @@ class Findings:
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data, for JSON."""
         return asdict(self)
+
+    def refuse(self) -> None:
+        """Raise BadInput with the first error, and how many more there are; nothing without errors."""
+        if self.errors:
+            more = f" (and {len(self.errors) - 1} more)" if len(self.errors) > 1 else ""
+            raise BadInput(self.errors[0] + more)
 
     def text(self) -> str:
         """Return a summary of a few lines for a person."""

@@ -11,9 +11,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from residua.data.check import check, readable
+from residua.data.check import Findings, check, readable
 from residua.data.pictures import open_pictures
 from residua.data.scan import scan
+from residua.errors import BadInput
 
 
 def lines(findings) -> list[str]:
@@ -119,6 +120,20 @@ def test_many_unreadable_files_are_three_names_and_a_count(tmp_path, class_folde
     (error,) = check(open_pictures(tmp_path)).errors
     assert error.startswith("5 of 20 pictures cannot be read: ")
     assert error.endswith("and 2 more")
+
+
+@pytest.mark.parametrize(
+    ("errors", "line"),
+    [(["a: bad"], "a: bad"), (["a: bad", "b: bad", "c: bad"], "a: bad (and 2 more)")],
+)
+def test_errors_refuse_a_set_in_one_line(errors, line):
+    with pytest.raises(BadInput) as refusal:
+        Findings(errors=errors).refuse()
+    assert str(refusal.value) == line
+
+
+def test_warnings_refuse_nothing():
+    Findings(warnings=["a: strange"]).refuse()
 
 
 def test_unreadable_files_can_be_left_out(tmp_path, class_folders):

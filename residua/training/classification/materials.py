@@ -81,9 +81,7 @@ def gather(request: Request, split_record: dict[str, Any] | None, watcher: Watch
         progress=lambda done, total: watcher.progress("checking", done, total),
     )
     watcher.note(found.text())
-    if found.errors:
-        more = f" (and {len(found.errors) - 1} more)" if len(found.errors) > 1 else ""
-        raise BadInput(found.errors[0] + more)
+    found.refuse()
     if found.unreadable:
         pictures = readable(pictures, found)
     recipe = with_batch_size(request.recipe, len(pictures.splits["train"]))

@@ -111,9 +111,7 @@ def gather(request: Request, split_record: dict[str, Any] | None, watcher: Watch
         progress=lambda done, total: watcher.progress("checking", done, total),
     )
     watcher.note(found.text())
-    if found.errors:
-        more = f" (and {len(found.errors) - 1} more)" if len(found.errors) > 1 else ""
-        raise BadInput(found.errors[0] + more)
+    found.refuse()
     if found.unreadable:
         keypoints = readable_keypoints(keypoints, found)
         if not len(keypoints.splits["val"]):
