@@ -37,6 +37,16 @@ def predict(
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Also write how unsure each pixel's class is.")
     ] = False,
+    instances: Annotated[
+        bool,
+        typer.Option(
+            "--instances", help="Also write the objects of each mask, numbered, and count them."
+        ),
+    ] = False,
+    min_size: Annotated[
+        int,
+        typer.Option(min=0, help="With --instances: pixels of the smallest object that counts."),
+    ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the predictions as JSON.")] = False,
 ) -> None:
@@ -48,14 +58,18 @@ def predict(
     opened.device = device
     watcher = TerminalWatcher(quiet=as_json)
     options: dict[str, Any] = {"top": top}
-    if opened.kind.task != "segmentation" and (members or uncertainty or vote != "mean"):
-        raise BadInput("--with, --vote and --uncertainty go with runs on masks")
+    if opened.kind.task != "segmentation":
+        _refuse_for_others(members or vote != "mean" or uncertainty or instances or min_size)
+    if min_size and not instances:
+        raise BadInput("--min-size goes with --instances")
     if opened.kind.task == "segmentation":
         options = {
             "out": out,
             "members": [open_run(other) for other in members or []],
             "vote": vote,
             "uncertainty": uncertainty,
+            "instances": instances,
+            "min_size": min_size,
         }
     elif opened.kind.task == "pose":
         options = {"out": out}
@@ -69,8 +83,18 @@ def predict(
         print_json(rows)
     else:
         console().print(_table(opened.kind.task, rows))
+        for how in dict.fromkeys(row["apart"] for row in rows if "apart" in row):
+            console().print(f"objects: {how}", markup=False, soft_wrap=True)
     if all("error" in row for row in rows):
         raise typer.Exit(1)
+
+
+def _refuse_for_others(asked: object) -> None:
+    """Raise BadInput where something was asked for that only masks have."""
+    if asked:
+        raise BadInput(
+            "--with, --vote, --uncertainty, --instances and --min-size go with runs on masks"
+        )
 
 
 def _table(task: str, rows: list[dict[str, Any]]) -> Table:
@@ -93,7 +117,10 @@ def _named(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _masked(row: dict[str, Any]) -> tuple[str, ...]:
-    return row["mask"], ", ".join(f"{name} {share:.1%}" for name, share in row["shares"].items())
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in row["shares"].items())
+    if "objects" in row:
+        shares += "; objects: " + ", ".join(f"{n:,} {name}" for name, n in row["objects"].items())
+    return row["mask"], shares
 
 
 def _posed(row: dict[str, Any]) -> tuple[str, ...]:

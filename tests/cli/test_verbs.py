@@ -103,6 +103,16 @@ def test_predict_fails_where_no_picture_can_be_read(
     assert said.code == 1 and "bad.png" in said.value[0]["error"]
 
 
+def test_what_only_masks_have_is_refused_for_classes(
+    command: Command, corner_run: Path, corners: Path
+) -> None:
+    for option in ("--instances", "--uncertainty"):
+        said = command("predict", corner_run, corners / "south east" / "001.png", option)
+        assert said.code == 2 and "--instances and --min-size go with runs on masks" in said.line
+    said = command("predict", corner_run, corners, "--min-size", "4")
+    assert said.code == 2 and "go with runs on masks" in said.line
+
+
 def test_models_are_listed(command: Command) -> None:
     assert {row["name"] for row in command("models", "resnet20*", "--json").value} == {
         "resnet20_cifar",

@@ -93,7 +93,7 @@ def from_border_classes(
         raise ValueError(f"expected 3 classes, not {probabilities.shape[0]}")
     classes = probabilities.argmax(0)
     seeds = label(classes == INSIDE, connectivity=1)
-    return _flooded(probabilities[BORDER], seeds, classes != BACKGROUND, min_size)
+    return flooded(probabilities[BORDER], seeds, classes != BACKGROUND, min_size)
 
 
 def from_distance(
@@ -108,7 +108,7 @@ def from_distance(
     foreground, seed: pixels above are of an object, and of an object's middle.
     """
     seeds = label(distance > seed, connectivity=1)
-    return _flooded(-distance, seeds, distance > foreground, min_size)
+    return flooded(-distance, seeds, distance > foreground, min_size)
 
 
 def from_foreground(
@@ -126,7 +126,7 @@ def from_foreground(
     mask = probability > threshold
     # A foreground that fills the picture has no depth; one object is all that can be said.
     if mask.all():
-        return _flooded(np.zeros(mask.shape), label(mask), mask, min_size)
+        return flooded(np.zeros(mask.shape), label(mask), mask, min_size)
     depth = ndimage.distance_transform_edt(mask, sampling=spacing)
     peaks = peak_local_max(
         depth,
@@ -136,13 +136,13 @@ def from_foreground(
     )
     seeds = np.zeros(mask.shape, np.int32)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    return _flooded(-depth, seeds, mask, min_size)
+    return flooded(-depth, seeds, mask, min_size)
 
 
-def _flooded(
+def flooded(
     height: npt.NDArray[Any], seeds: Labels, mask: npt.NDArray[np.bool_], min_size: int
 ) -> npt.NDArray[np.int32]:
-    """Return the objects that grow from the seeds over the mask, low ground first."""
+    """Return the objects (*S) that grow from numbered seeds over the mask, low ground first."""
     objects = watershed(height, seeds, connectivity=mask.ndim, mask=mask)
     sizes = np.bincount(objects.reshape(-1))
     kept = sizes >= min_size

@@ -7,30 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from residua.data import decode, volumes
 from residua.data.decoded import Decoded
 from residua.data.network_input import to_network
 from residua.data.pairs import Pairs, PairSplit, open_pairs
-from residua.data.pairs.reading import read_picture
 from residua.data.patches import Patches
-from residua.data.volumes import lossless_name, stem, write_mask, write_volume
+from residua.data.volumes import lossless_name
 from residua.errors import BadInput
 from residua.training.cards import SegmentationCard
 from residua.training.folder import read_json
 from residua.training.recipe import read_yaml
 from residua.training.run import Run, files_of, places_for
-from residua.training.segmentation.ensemble import Ensemble
 from residua.training.segmentation.evaluation import evaluate_all
+from residua.training.segmentation.masks import MaskWriter, Wanted
 from residua.training.segmentation.materials import source_of
-from residua.training.segmentation.predicting import probabilities
+from residua.training.segmentation.reading import refuse_depth
 
-VOTES = ("mean", "majority", "unanimity")
 READABLE = (*decode.EXTENSIONS, *volumes.EXTENSIONS)
-EIGHT_BITS = 255
 FOLDER = "masks"  # in the run's folder, where no other is named
 
 
@@ -98,7 +93,7 @@ class SegmentationRun(Run[SegmentationCard]):
         if data is not None:
             found = open_pairs(source_of(str(data)), **known)
             parts = found.splits.values()
-            self._refuse_depth(found.location, deep=any(part.deep for part in parts))
+            refuse_depth(card, found.location, deep=any(part.deep for part in parts))
             found.splits = {
                 key: replace(part, channels=card.channels, deep=card.deep)
                 for key, part in found.splits.items()
@@ -117,6 +112,8 @@ class SegmentationRun(Run[SegmentationCard]):
         members: Sequence[SegmentationRun] = (),
         vote: str = "mean",
         uncertainty: bool = False,
+        instances: bool = False,
+        min_size: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[dict[str, Any]]:
         """Write the mask of every picture: files and folders, of any size, in tiles where they are large.
@@ -128,14 +125,17 @@ class SegmentationRun(Run[SegmentationCard]):
             vote: "mean" of the probabilities, "majority", or "unanimity": the class on which all agree,
                 else class 0.
             uncertainty: also write the entropy of the mean, 0 .. 1 of log K, as NAME-uncertainty.tif.
+            instances: also write the objects, numbered 1 .. N, as NAME-instances; see `objects`.
+            min_size: pixels of the smallest object that counts.
 
-        Returns a row a picture {path, mask, shares: {class: share of pixels}}, or {path, error}.
+        Returns a row a picture {path, mask, shares: {class: share of pixels}}, or {path, error}; with
+        instances also {instances, objects: {class: how many}, apart: how they are told apart}.
         """
-        if vote not in VOTES:
-            raise BadInput(f"vote {vote!r}: expected {', '.join(VOTES)}")
+        wanted = Wanted(vote, uncertainty, instances, min_size)
         for other in members:
             self._refuse_stranger(other)
-        runs = [self, *members]
+        runs = [(run.model, run.card) for run in (self, *members)]
+        writer = MaskWriter(runs, self.fabric.device, wanted)
         given = [what] if isinstance(what, str | Path) else list(what)
         paths = [path for item in given for path in files_of(Path(item), READABLE)]
         folder = Path(out) if out is not None else self.path / FOLDER
@@ -143,64 +143,12 @@ class SegmentationRun(Run[SegmentationCard]):
         places = places_for(paths, folder, lossless_name)
         for done, (path, place) in enumerate(zip(paths, places, strict=True), start=1):
             try:
-                rows.append(self._predict(path, place, runs, vote, uncertainty))
+                rows.append(writer.row(path, place))
             except BadInput as error:
                 rows.append({"path": str(path), "error": str(error)})
             if progress is not None:
                 progress(done, len(paths))
         return rows
-
-    def _predict(
-        self,
-        path: Path,
-        target: Path,
-        runs: Sequence[SegmentationRun],
-        vote: str,
-        uncertainty: bool,
-    ) -> dict[str, Any]:
-        picture = self._read_picture(path)
-        slices = picture[None] if picture.ndim == self.card.dims + 1 else picture
-        decided = [self._decided(runs, part, vote) for part in slices]
-        classes, unsure = (np.stack([pair[i] for pair in decided]) for i in range(2))
-        if slices is not picture:
-            classes, unsure = classes[0], unsure[0]
-        write_mask(target, classes, self.card.values, like=path)
-        counts = np.bincount(classes.ravel(), minlength=len(self.classes))
-        row: dict[str, Any] = {
-            "path": str(path),
-            "mask": str(target),
-            "shares": dict(zip(self.classes, (counts / counts.sum()).tolist(), strict=True)),
-        }
-        if uncertainty:
-            beside = target.with_name(f"{stem(target)}-uncertainty.tif")
-            write_volume(beside, unsure, like=path, channels=False)
-            row["uncertainty"] = str(beside)
-        return row
-
-    def _read_picture(self, path: Path) -> NDArray[Any]:
-        """Return (*S, C) as the network's training had it; a stack (D, H, W, C) for one of slices."""
-        card, array = self.card, read_picture(path, self.card.dims).array
-        self._refuse_depth(path, deep=array.dtype != np.uint8)
-        if array.shape[-1] == 1 and card.channels == 3:
-            array = np.repeat(array, 3, -1)
-        if array.shape[-1] != card.channels:
-            raise BadInput(f"{path}: has {array.shape[-1]} channels; expected {card.channels}")
-        if array.ndim - 1 < card.dims:
-            raise BadInput(f"{path}: is one plane; expected a volume")
-        return array.astype(np.float32) if card.deep else array
-
-    def _refuse_depth(self, where: object, *, deep: bool) -> None:
-        """Raise BadInput where values of 8 bits, or deeper ones, mean something else than in training."""
-        if deep and not self.card.deep:
-            raise BadInput(
-                f"{where}: has more than 8 bits; the network learnt from pictures of 8 bits"
-            )
-        # Some pictures of a deep set may have 8 bits; not where values vary more than those can.
-        if not deep and self.card.deep and max(self.card.normalisation.std) > EIGHT_BITS / 2:
-            raise BadInput(
-                f"{where}: has 8 bits; the network learnt from deeper pictures, whose values vary by"
-                f" {max(self.card.normalisation.std):,.0f}"
-            )
 
     def _refuse_stranger(self, other: Run[Any]) -> None:
         """Raise BadInput where a run cannot decide together with this one."""
@@ -215,22 +163,6 @@ class SegmentationRun(Run[SegmentationCard]):
         ):
             if not same:
                 raise BadInput(f"{other.path}: its {what} are not those of {self.path}")
-
-    def _decided(
-        self, runs: Sequence[SegmentationRun], picture: NDArray[Any], vote: str
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Return the classes on which the runs settle, and how unsure they are: 0 .. 1."""
-        device = self.fabric.device
-        heard = Ensemble.of(
-            probabilities(run.model.to(device), run.card, picture, device, flips=run.card.flips)
-            for run in runs
-        )
-        if vote == "mean":
-            classes = heard.mean().argmax(0)
-        else:
-            classes = heard.majority() if vote == "majority" else heard.unanimous()
-        unsure = heard.entropy() / np.log(len(self.classes))
-        return classes.numpy().astype(np.uint8), unsure.numpy()
 
 
 def _part(pairs: Pairs, split: str | None, *, own: bool) -> tuple[str, PairSplit]:
