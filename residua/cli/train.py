@@ -55,10 +55,18 @@ def train(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="A checkpoint to start from: ours, torchvision's or timm's.")
+        Path | None,
+        typer.Option(
+            help="A checkpoint to start from: ours, torchvision's or timm's; for masks also a"
+            " classification network's, which goes into the encoder of a U-Net or FPN that has one."
+        ),
     ] = None,
     head: Annotated[
-        str, typer.Option(help="keep, or new: leave the checkpoint's last layer out.")
+        str,
+        typer.Option(
+            help="keep, or new: leave the checkpoint's last layers out (of masks and joints, keep"
+            " takes them where there are as many classes or joints)."
+        ),
     ] = "keep",
     resume: Annotated[
         Path | None,

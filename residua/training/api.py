@@ -59,7 +59,9 @@ def train(
         seed: decides initial weights, splits, order and augmentation.
         workers: processes that prepare pictures; None: as many as pay.
         device: "auto", "cpu", "cuda" or "mps".
-        weights: a checkpoint to start from; head "new" leaves its last layer out.
+        weights: a checkpoint to start from; for masks also a classification network's, for the encoder.
+            head "new" leaves its last layers out; "keep", of masks and joints, takes them where there are
+            as many classes or joints.
         overwrite: replace a run that is in `out` already.
         skip_unreadable: leave pictures out that cannot be read, rather than refuse the set.
         task: "classification", "segmentation" or "pose"; None: what the data is for.

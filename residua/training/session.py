@@ -19,7 +19,6 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from residua.errors import BadInput, ResiduaError
-from residua.models.weights import load_weights
 from residua.nn.norms import tracks_statistics
 from residua.training import checkpoint
 from residua.training.average import Average, freeze
@@ -36,6 +35,7 @@ from residua.training.precise_bn import precise_bn
 from residua.training.recipe import Recipe
 from residua.training.request import Request
 from residua.training.run import Run
+from residua.training.starting import start_with
 from residua.training.state import State, Watcher
 from residua.training.task import Material
 from residua.training.tasks import task_named
@@ -166,7 +166,7 @@ class Session:
         torch.manual_seed(self.request.seed)
         model = card.build()
         if fresh and self.request.weights is not None:
-            report = load_weights(model, Path(self.request.weights), head=self.request.head)
+            report = start_with(model, card, Path(self.request.weights), self.request.head)
             self.watcher.note(str(report))
         return model
 
