@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -56,6 +56,8 @@ def enlarge(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 
 class EncoderUNet(nn.Module):
     """The encoder, the decoder's steps, coarsest first, and the head: (N, C, H, W) -> (N, classes, H, W)."""
+
+    last_layers: ClassVar[tuple[str, ...]] = ("head.conv.*",)
 
     def __init__(
         self, encoder: Network, steps: Sequence[nn.Module], last: nn.Module, head: nn.Module

@@ -26,7 +26,7 @@ import copy
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -173,6 +173,8 @@ def _bilinear(x: torch.Tensor, size: Sequence[int], factor: int = 2) -> torch.Te
 
 class FPN(nn.Module):
     """encoder -> pyramid -> head; the encoder is a classification network that returns its stages' maps."""
+
+    last_layers: ClassVar[tuple[str, ...]] = ("head.scores.*",)
 
     def __init__(
         self,

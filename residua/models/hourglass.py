@@ -22,6 +22,7 @@ training the list of all stacks' heatmaps, the last one last; in evaluation the 
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -126,6 +127,8 @@ class Link(nn.Module):
 
 class StackedHourglass(nn.Module):
     """stem -> stacks, with a link between each two of them."""
+
+    last_layers: ClassVar[tuple[str, ...]] = ("stacks.*.heatmaps.*", "links.*.heatmaps.*")
 
     def __init__(self, stem: nn.Module, stacks: list[Stack], links: list[Link]) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -54,6 +55,8 @@ class UNet(nn.Module):
 
     dims: spatial dimensions. margin: pixels lost at the near side. smallest: the least side it takes.
     """
+
+    last_layers: ClassVar[tuple[str, ...]] = ("head.conv.*", "side_heads.*")
 
     def __init__(
         self,

@@ -16,12 +16,12 @@ from math import prod
 import torch
 from torch import nn
 
+from residua.models.heads import HEAD
 from residua.models.registry import Record, create_model, records
 from residua.nn.regularisers import StochasticDepth
 
 Shapes = Mapping[str, torch.Size]
 
-HEAD = "head."
 FC = "head.fc.weight"
 STEM = "stem.conv.weight"
 CHANNELS = 3  # of the pictures that records count parameters for

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -34,6 +35,8 @@ class UNetPlusPlus(nn.Module):
 
     encode, down: of each level. decode, up: by "ij". heads: by "j".
     """
+
+    last_layers: ClassVar[tuple[str, ...]] = ("heads.*",)
 
     def __init__(
         self,

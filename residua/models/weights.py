@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from residua.errors import BadInput
+from residua.models.heads import HEAD, is_last, last_layers, names_of_head
 from residua.models.layouts import (
     OURS,
     RESNETV2,
@@ -28,7 +29,6 @@ from residua.models.reading import read_weights, strip_prefixes
 from residua.models.recognise import (
     BATCH_NORM,
     FC,
-    HEAD,
     STEM,
     Difference,
     body,
@@ -46,26 +46,37 @@ __all__ = [
     "torchvision_state_dict",
 ]
 
-LAST = "head.fc."
-SHOWN = 5  # differences that an error lists
+SHOWN = 5  # differences that an error lists, tensors that a report does
 COUNTER = ".num_batches_tracked"  # absent before torch 0.4.1, and of no use in evaluation
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_weights` did: whose layout, which tensors (our names), what stayed fresh."""
+    """What `load_weights` did: whose layout, which tensors (our names), what stayed fresh.
+
+    into: the part of the model that the weights are of, where they are of a part.
+    """
 
     path: Path
     layout: str
     loaded: tuple[str, ...]
     fresh: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    into: str = ""
 
     def __str__(self) -> str:
         text = f"loaded {len(self.loaded)} tensors in {self.layout}'s layout from {self.path}"
+        if self.into:
+            text += f" into the {self.into}"
         if self.fresh:
-            text += f"; fresh: {', '.join(self.fresh)}"
+            text += f"; fresh: {self._fresh()}"
         return "; ".join([text, *self.notes])
+
+    def _fresh(self) -> str:
+        if len(self.fresh) <= SHOWN:
+            return ", ".join(self.fresh)
+        parts = dict.fromkeys(name.partition(".")[0] for name in self.fresh)
+        return f"{len(self.fresh)} tensors of {', '.join(parts)}"
 
 
 def load_weights(
@@ -75,7 +86,8 @@ def load_weights(
 
     Args:
         model: one of ours. path: a checkpoint in our, torchvision's or timm's layout, recognised by
-            its contents. head: "keep" takes the checkpoint's last layer, "new" leaves the model's own.
+            its contents. head: "keep" takes the checkpoint's last layers, "new" leaves the model's own;
+            which those are the model says by `last_layers`.
 
     Raises:
         BadInput: the file cannot be read, is of another model, or differs in a name or a shape. The
@@ -83,23 +95,23 @@ def load_weights(
     """
     if head not in ("keep", "new"):
         raise BadInput(f"head {head!r} is unknown: expected keep or new")
-    path = Path(path)
-    file = read_weights(path)
-    layout = layout_of(file)
-    if layout is None:
-        raise BadInput(
-            f"{path} has names of no layout known here (such as {next(iter(file))!r}):"
-            " expected a network of residua, torchvision or timm"
-        )
+    return load_tensors(model, Path(path), read_weights(path), new=head == "new")
+
+
+def load_tensors(
+    model: nn.Module, path: Path, file: Mapping[str, torch.Tensor], *, new: bool
+) -> LoadReport:
+    """Copy the tensors of a file into `model`, as `load_weights`; new: whether the head stays fresh."""
+    layout, theirs = names_in(path, file)
     _check_bit(path, layout, file, model)
-    theirs = {ours: name for name, ours in layout.to_ours(file).items()}
     source = {ours: _as_linear(ours, file[name]) for ours, name in theirs.items()}
     target = strip_prefixes(model.state_dict())
+    network = _unwrapped(model)
 
     _check_same_model(path, source, target)
-    fresh = _drop_head(source, target, new=head == "new")
+    fresh = _drop_head(network, source, target, new)
     _check_channels(path, source, target)
-    _check_head(path, source, target)
+    _check_head(path, network, source, target)
     _check_all(path, source, target, theirs)
     loaded = [name for name in target if name in source]
     with torch.no_grad():
@@ -107,6 +119,17 @@ def load_weights(
             target[name].copy_(source[name])
     notes = _notes(model, layout, batch=_has_running_statistics(file))
     return LoadReport(path, layout.name, tuple(loaded), tuple(fresh), tuple(notes))
+
+
+def names_in(path: Path, file: Mapping[str, torch.Tensor]) -> tuple[Layout, dict[str, str]]:
+    """Return the layout of a file, and its name of each tensor by ours; BadInput for an unknown layout."""
+    layout = layout_of(file)
+    if layout is None:
+        raise BadInput(
+            f"{path} has names of no layout known here (such as {next(iter(file))!r}):"
+            " expected a network of residua, torchvision or timm"
+        )
+    return layout, {ours: name for name, ours in layout.to_ours(file).items()}
 
 
 def _as_linear(name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -146,40 +169,50 @@ def _check_same_model(
 
 
 def _drop_head(
-    source: dict[str, torch.Tensor], target: dict[str, torch.Tensor], new: bool
+    model: nn.Module, source: dict[str, torch.Tensor], target: dict[str, torch.Tensor], new: bool
 ) -> list[str]:
-    """Leave the last layer out of the comparison where it is not wanted; return what stays fresh.
+    """Leave the last layers out of the comparison where they are not wanted; return what stays fresh.
 
-    Hidden layers of a head (AlexNet's, VGG's) are wanted, unless one side has no head at all.
+    Hidden layers of a head (AlexNet's, VGG's, an FPN's) are wanted, unless one side has no head at all.
     """
-    mine, theirs = ([name for name in state if name.startswith(HEAD)] for state in (target, source))
-    if mine and not new:
+    mine, theirs = (any(name.startswith(HEAD) for name in state) for state in (target, source))
+    if not new and (mine or not theirs):
         return []
-    prefix = LAST if mine and theirs else HEAD
+    patterns = last_layers(model) if mine == theirs else (f"{HEAD}*",)
+    fresh = [name for name in target if is_last(name, patterns)]
     for state in (source, target):
-        for name in [name for name in state if name.startswith(prefix)]:
+        for name in [name for name in state if is_last(name, patterns)]:
             del state[name]
-    return [name for name in mine if name.startswith(prefix)]
+    return fresh
+
+
+def first_convolution(state: Mapping[str, torch.Tensor]) -> str:
+    """Return the name of the weights that see the picture, which come first in all of our networks."""
+    return next((name for name, tensor in state.items() if tensor.dim() > 2), STEM)
 
 
 def _check_channels(
     path: Path, source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]
 ) -> None:
-    if STEM not in source or STEM not in target:
+    first = first_convolution(target)
+    if first not in source or first not in target:
         return
-    theirs, ours = source[STEM].shape, target[STEM].shape
-    if len(theirs) == 4 and theirs[1] != ours[1] and theirs[0] == ours[0]:
+    theirs, ours = source[first].shape, target[first].shape
+    if theirs[1:2] != ours[1:2] and (theirs[:1], theirs[2:]) == (ours[:1], ours[2:]):
         raise BadInput(
             f"{path} is for pictures of {theirs[1]} channels, the model takes {ours[1]}"
-            f" ({STEM} is {tuple(theirs)} in the file, {tuple(ours)} in the model):"
+            f" ({first} is {tuple(theirs)} in the file, {tuple(ours)} in the model):"
             f" build the model with in_channels={theirs[1]}"
         )
 
 
 def _check_head(
-    path: Path, source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]
+    path: Path,
+    model: nn.Module,
+    source: Mapping[str, torch.Tensor],
+    target: Mapping[str, torch.Tensor],
 ) -> None:
-    for name in (name for name in target if name.startswith(HEAD)):
+    for name in names_of_head(model, target):
         if name not in source:
             raise BadInput(
                 f"{path} has no {name}: it was saved without a head;"

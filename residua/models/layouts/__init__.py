@@ -22,7 +22,13 @@ __all__ = [
     "layout_of",
 ]
 
-OURS = Layout(peers=("residua",), mark=r"^(.*\.)?stem\.conv\.", models=(), rows=())
+OURS = Layout(
+    peers=("residua",),
+    # a U-Net's first level, and a U-Net++'s, where the others have a stem
+    mark=r"^(.*\.)?stem\.conv\.|^level\.encode\.|^encode\.0\.",
+    models=(),
+    rows=(),
+)
 
 # The first that recognises a file reads it.
 LAYOUTS = (
