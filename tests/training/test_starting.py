@@ -1,4 +1,4 @@
-"""`--weights` in trainings on masks and joints: what goes in, what is said, and that going on is as it was."""
+"""`--weights` in trainings on masks and joints: what goes in, what is said, and that resuming is the same."""
 
 from __future__ import annotations
 
