@@ -37,6 +37,7 @@ SIDES = {2: (256, 128), 3: (96, 64)}  # of a patch: with an accelerator, without
 SLICES = {True: (32, 16), False: (96, 64)}  # of a patch of a volume: anisotropic, or not
 WIDTHS = {2: (64, 16), 3: (32, 8)}  # of the network at full resolution
 MODELS = {2: "unet", 3: "unet3d"}
+DEPTH = 5  # their levels
 WEIGHTS_KEPT = 64  # maps of border weights
 
 
@@ -123,6 +124,9 @@ def decide(
     if recipe.model is None:
         options = {"width": WIDTHS[pairs.dims][slow]} | options
     inner = _patch(pairs, recipe, slow)
+    if recipe.model is None and pairs.dims == 3 and (apart := _flat(pairs, inner, options)):
+        options = {"flat": apart} | options
+        watcher.note(f"slices are thick: the network's first {apart} levels leave them apart")
     margin = _margin(name, options, inner, pairs.channels, len(pairs.classes))
     patch = tuple(n + 2 * m for n, m in zip(inner, margin, strict=True))
     material.patch = inner
@@ -165,6 +169,19 @@ def _anisotropic(pairs: Pairs, usual: list[int]) -> bool:
     if pairs.spacing is not None:
         return max(pairs.spacing) / min(pairs.spacing) > ANISOTROPIC
     return max(usual) / min(usual) > ANISOTROPIC
+
+
+def _flat(pairs: Pairs, patch: tuple[int, ...], options: dict[str, Any]) -> int:
+    """Return how many levels of a network for volumes leave slices apart, at least one not.
+
+    As many as it takes until pixels are half as wide as slices are thick, or wider (Isensee et al. 2021,
+    nnU-Net); where no spacing is known, until a patch is as many pixels wide as it has slices.
+    """
+    if pairs.spacing is None:
+        levels = int(math.log2(min(patch[1:]) / patch[0]))
+    else:
+        levels = math.ceil(math.log2(pairs.spacing[0] / (2 * max(pairs.spacing[1:]))))
+    return max(0, min(levels, options.get("depth", DEPTH) - 1))
 
 
 def _margin(

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import tifffile
@@ -161,6 +162,34 @@ def test_volumes_are_trained_in_3d_and_a_mask_volume_is_written(tmp_path: Path) 
     assert json.loads(run.folder.setup.read_text())["plan"]["precision"] == "32-true"
     (row,) = run.predict(tmp_path / "set" / "images" / "v1.tif", out=tmp_path / "out")
     assert tifffile.imread(row["mask"]).shape == (20, 24, 26)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "depth", "flat"),
+    [
+        ((1.0, 1.0, 1.0), 5, 0),
+        ((2.0, 1.0, 1.0), 5, 0),  # twice as thick as wide is no reason yet
+        ((3.0, 1.0, 1.0), 5, 1),  # 3 : 1 -> 3 : 2
+        ((9.0, 2.0, 2.0), 5, 2),  # 9 : 2 -> 9 : 4 -> 9 : 8
+        ((1.0, 2.0, 2.0), 5, 0),
+        ((100.0, 1.0, 1.0), 3, 2),  # one level sees across slices
+    ],
+)
+def test_slices_are_left_apart_until_pixels_are_half_as_wide_as_they_are_thick(
+    tmp_path: Path, spacing: tuple[float, ...], depth: int, flat: int
+) -> None:
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+    for i in range(3):
+        for kind, array in zip(("images", "masks"), disc(rng, 16, 16, 16), strict=True):
+            image = nibabel.Nifti1Image(array.T, np.diag([*spacing[::-1], 1.0]))
+            nibabel.save(image, tmp_path / "set" / kind / f"v{i}.nii.gz")
+    settings = ["steps=1", "batch_size=2", "model_options.width=2", "segmentation.dims=3"]
+    settings += [f"model_options.depth={depth}"]
+    run = residua.train(tmp_path / "set", out=tmp_path / "run", settings=settings, device="cpu")
+    assert run.card.spacing == spacing
+    assert run.card.options.get("flat", 0) == flat
 
 
 @pytest.mark.parametrize(
