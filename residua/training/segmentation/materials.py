@@ -181,7 +181,8 @@ def _flat(pairs: Pairs, patch: tuple[int, ...], options: dict[str, Any]) -> int:
         levels = int(math.log2(min(patch[1:]) / patch[0]))
     else:
         levels = math.ceil(math.log2(pairs.spacing[0] / (2 * max(pairs.spacing[1:]))))
-    return max(0, min(levels, options.get("depth", DEPTH) - 1))
+    depth: int = options.get("depth", DEPTH)
+    return max(0, min(levels, depth - 1))
 
 
 def _margin(
