@@ -7,10 +7,10 @@ A warning does not: the same picture in two splits, classes of very different si
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,20 @@ from residua.errors import BadInput
 _UNBALANCED = 10  # times as many pictures in the largest class as in the smallest
 _FEW = 5  # training pictures of a class
 _PAIRS = (("train", "test"), ("train", "val"), ("val", "test"))
+
+
+class Part(Protocol):
+    """A split, of which some rows can be taken."""
+
+    names: list[str]
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Self:
+        """Return the split of these rows only."""
+
+
+P = TypeVar("P", bound=Part)
 
 
 @dataclass(eq=False)
@@ -88,13 +102,19 @@ def check(
 
 def readable(pictures: Pictures, findings: Findings) -> Pictures:
     """Return the set without the pictures that `check` could not read, its record included."""
-    splits, record = dict(pictures.splits), dict(pictures.split_record)
-    record["splits"] = dict(record["splits"])
-    for split, rows in findings.unreadable.items():
-        keep = np.setdiff1d(np.arange(len(splits[split])), rows)
-        splits[split] = splits[split].take(keep)
-        record["splits"][split] = list(splits[split].names)
+    splits, record = readable_splits(pictures.splits, pictures.split_record, findings)
     return replace(pictures, splits=splits, split_record=record)
+
+
+def readable_splits(
+    splits: Mapping[str, P], record: dict[str, Any], findings: Findings
+) -> tuple[dict[str, P], dict[str, Any]]:
+    """Return splits and their record without the rows that could not be read."""
+    kept, record = dict(splits), record | {"splits": dict(record["splits"])}
+    for key, rows in findings.unreadable.items():
+        kept[key] = kept[key].take(np.setdiff1d(np.arange(len(kept[key])), rows))
+        record["splits"][key] = list(kept[key].names)
+    return kept, record
 
 
 def _facts(pictures: Pictures) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residua.data.cache import Progress
-from residua.data.check import Findings
+from residua.data.check import Findings, readable_splits
 from residua.data.keypoints import Keypoints, PoseSplit
 from residua.data.naming import shown, some
 from residua.data.scan import scan
@@ -69,12 +69,7 @@ def check_keypoints(
 
 def readable_keypoints(keypoints: Keypoints, findings: Findings) -> Keypoints:
     """Return the set without the people whose picture could not be read, its record included."""
-    splits, record = dict(keypoints.splits), dict(keypoints.split_record)
-    record["splits"] = dict(record["splits"])
-    for split, rows in findings.unreadable.items():
-        keep = np.setdiff1d(np.arange(len(splits[split])), rows)
-        splits[split] = splits[split].take(keep)
-        record["splits"][split] = list(splits[split].names)
+    splits, record = readable_splits(keypoints.splits, keypoints.split_record, findings)
     if not len(splits["train"]):
         raise BadInput(f"{shown(keypoints.location)}: has no readable picture to train on")
     return replace(keypoints, splits=splits, split_record=record)
