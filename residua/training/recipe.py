@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -31,31 +31,23 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 Operations = Annotated[int, Field(ge=1, le=15)]
 Magnitude = Annotated[int, Field(ge=1, le=9)]  # of 10, as timm counts
 
-
-Loss = Literal[
+ClassificationLoss = Literal["cross_entropy", "binary_cross_entropy"]
+SegmentationLoss = Literal[
     "cross_entropy",
-    "binary_cross_entropy",
     "dice",
     "dice+cross_entropy",
     "focal",
     "tversky",
     "focal_tversky",
     "boundary",
-    "heatmaps",
 ]
+PoseLoss = Literal["heatmaps"]
+Loss = Literal[ClassificationLoss, SegmentationLoss, PoseLoss]
 
 LOSSES: dict[str, tuple[str, ...]] = {
-    "classification": ("cross_entropy", "binary_cross_entropy"),
-    "segmentation": (
-        "cross_entropy",
-        "dice",
-        "dice+cross_entropy",
-        "focal",
-        "tversky",
-        "focal_tversky",
-        "boundary",
-    ),
-    "pose": ("heatmaps",),
+    "classification": get_args(ClassificationLoss),
+    "segmentation": get_args(SegmentationLoss),
+    "pose": get_args(PoseLoss),
 }
 
 

@@ -35,17 +35,9 @@ import torch
 import torch.nn.functional as F
 
 from residua.data.masks import IGNORED, MAX_CLASSES
+from residua.training.recipe import SegmentationLoss
 
-LossName = Literal[
-    "cross_entropy",
-    "dice",
-    "dice+cross_entropy",
-    "focal",
-    "tversky",
-    "focal_tversky",
-    "boundary",
-]
-LOSSES: tuple[str, ...] = get_args(LossName)
+LOSSES: tuple[str, ...] = get_args(SegmentationLoss)
 OVERLAPS = ("dice", "tversky", "focal_tversky")
 LARGEST_WEIGHT = 50.0  # ENet's weights stay below 1 / ln 1.02 = 50.5 (Paszke et al. 2016)
 
