@@ -149,39 +149,30 @@ def rsb_a3() -> dict[str, Any]:
     )
 
 
+def _quick_maps(budget: str, lr: float, **values: Any) -> dict[str, Any]:
+    common: dict[str, Any] = {
+        "budget": budget,
+        "optimiser": {"name": "adamw", "lr": lr, "weight_decay": 1e-2},
+        "schedule": {"name": "one_cycle", "peak": 0.2},
+        "evaluation": {"flip": True},
+        "ema": 0.99,
+        "precision": "auto",
+        "clip_gradient": 5.0,
+    }
+    return common | values
+
+
 def quick_segmentation() -> dict[str, Any]:
     """Masks in a budget: AdamW, one cycle, Dice and cross-entropy, patches bent and turned.
 
     The loss is that of Isensee et al. 2021 (nnU-Net), as are the patches around rarer classes.
     """
-    return {
-        "budget": "10m",
-        "max_epochs": 1000,
-        "batch_size": 8,
-        "optimiser": {"name": "adamw", "lr": 2e-3, "weight_decay": 1e-2},
-        "schedule": {"name": "one_cycle", "peak": 0.2},
-        "evaluation": {"flip": True},
-        "loss": "dice+cross_entropy",
-        "ema": 0.99,
-        "precision": "auto",
-        "clip_gradient": 5.0,
-    }
+    return _quick_maps("10m", 2e-3, max_epochs=1000, batch_size=8, loss="dice+cross_entropy")
 
 
 def quick_pose() -> dict[str, Any]:
     """Joints in a budget: AdamW, one cycle, people turned, scaled and mirrored."""
-    return {
-        "budget": "30m",
-        "max_epochs": 300,
-        "batch_size": 16,
-        "optimiser": {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-2},
-        "schedule": {"name": "one_cycle", "peak": 0.2},
-        "evaluation": {"flip": True},
-        "loss": "heatmaps",
-        "ema": 0.99,
-        "precision": "auto",
-        "clip_gradient": 5.0,
-    }
+    return _quick_maps("30m", 1e-3, max_epochs=300, batch_size=16, loss="heatmaps")
 
 
 QUICK: dict[str, Callable[[], dict[str, Any]]] = {
