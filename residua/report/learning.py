@@ -18,8 +18,8 @@ def learning_figures(
     steps: Sequence[Row],
     warnings: Sequence[Row],
     *,
-    score: str = "val_accuracy",
-    label: str = "Validation accuracy over training",
+    score: str,
+    label: str,
 ) -> dict[str, Figure]:
     """Draw loss, score ("accuracy"), learning rate and speed over the training, where there are any.
 

@@ -14,7 +14,6 @@ from residua.report.numbers import (
     duration,
     finite,
     percent,
-    percent_range,
     plural,
     points,
     significant,
@@ -58,29 +57,6 @@ def interval(summary: Facts) -> tuple[float, float] | None:
     if share is None or not n:
         return None
     return wilson_interval(share * n, int(n))
-
-
-def headline(
-    model: str, classes: int, summary: Facts, seconds: float | None, device: str
-) -> Headline:
-    """Say in one sentence what was reached, on how many pictures, how long it took and where."""
-    subject = model or "The network"
-    took = f"trained in {duration(seconds)}" if finite(seconds) is not None else ""
-    where = f"on {device}" if device else ""
-    how = " ".join(part for part in (took, where) if part)
-    if finite(summary.get("accuracy")) is None:
-        if not model and not how:
-            return Headline("Nothing is recorded of this training yet.")
-        return Headline(f"{subject}{', ' + how if how else ''}: not evaluated yet.")
-    what = f"{subject} recognises {plural(classes, 'class', 'classes')} at "
-    inside = []
-    if (limits := interval(summary)) is not None:
-        inside.append(percent_range(*limits))
-    if n := finite(summary.get("n")):
-        kind = split_word(summary.get("split"))
-        inside.append(f"{count(n)} {kind + ' ' if kind else ''}pictures")
-    after = f" ({', '.join(inside)})" if inside else ""
-    return Headline(what, percent(summary.get("accuracy")), after + (f", {how}." if how else "."))
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""What the reports of segmentation and pose have in common: their facts, curves, data and settings."""
+"""What the reports of trainings have in common, whatever the task: their facts, curves, data and settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from residua.report import reading
 from residua.report.figures import Clock, Figure
@@ -22,13 +22,15 @@ class TaskReport:
     """What happened in one training, whatever the task; every field may be left at its default.
 
     history: one row per evaluation {step, epoch, minutes, train_loss, val_loss, val_score, lr}.
-    score_name: what `val_score` is, such as "mean IoU" or "PCK@0.2"; it lies in 0..1.
+    score_name: what `val_score` (the history's column `score`) is, such as "mean IoU"; it lies in 0..1.
     steps: one row per recorded step {step, loss, lr, pictures_per_second}.
     warnings: rows {step, text}.
     data: {name, location, counts {split: n}, check, notes, sizes {min, median, max: [height, width]},
         drawn (bool; true as well where the name says so)}.
     model: {name, parameters, multiply_adds, paper, options}.
     """
+
+    score: ClassVar[str] = "val_score"
 
     title: str = ""
     command: str = ""
@@ -45,8 +47,8 @@ class TaskReport:
     warnings: Sequence[Facts] = field(default_factory=list)
 
 
-def shared_context(facts: TaskReport) -> tuple[dict[str, Any], dict[str, Figure]]:
-    """Return what every such page is rendered with, and the figures of its learning."""
+def training_context(facts: TaskReport) -> tuple[dict[str, Any], dict[str, Figure]]:
+    """Return what the page of any training is rendered with, and the figures of its learning."""
     clock = Clock(facts.history)
     score = f"validation {facts.score_name}"
     figures = learning_figures(
@@ -54,7 +56,7 @@ def shared_context(facts: TaskReport) -> tuple[dict[str, Any], dict[str, Figure]
         facts.history,
         facts.steps,
         facts.warnings,
-        score="val_score",
+        score=facts.score,
         label=f"{score} over training".capitalize(),
     )
     names = [str(part) for part in (facts.model.get("name"), facts.data.get("name")) if part]
@@ -62,10 +64,18 @@ def shared_context(facts: TaskReport) -> tuple[dict[str, Any], dict[str, Figure]
         "facts": facts,
         "title": facts.title or " on ".join(names) or "Training report",
         "units": clock.units if len(clock.units) > 1 else [],
-        "learning": reading.learning_sentences(facts.history, "val_score", score),
+        "learning": reading.learning_sentences(facts.history, facts.score, score),
         "not_finite": not_finite(facts.steps),
         "recipe_yaml": settings_text(facts.recipe),
         "check": check_text(facts.data.get("check")),
+    }
+    return context, figures
+
+
+def shared_context(facts: TaskReport) -> tuple[dict[str, Any], dict[str, Figure]]:
+    """Return what the pages of segmentation and pose are rendered with, and the figures of its learning."""
+    context, figures = training_context(facts)
+    context |= {
         "sizes": reading.size_sentence(facts.data.get("sizes")),
         "splits": {
             SPLITS.get(str(split), str(split)): int(finite(number) or 0)

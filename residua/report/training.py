@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from residua.report import reading
 from residua.report.figures import (
@@ -23,14 +23,9 @@ from residua.report.figures import (
     time_figure,
 )
 from residua.report.html import picture_uri, render_page, write_page
-from residua.report.learning import (
-    check_text,
-    learning_figures,
-    not_finite,
-    settings_text,
-    steps_of,
-)
-from residua.report.numbers import finite
+from residua.report.learning import steps_of
+from residua.report.numbers import finite, percent_range, plural
+from residua.report.task import TaskReport, scored_on, task_headline, training_context
 from residua.report.words import quantity
 
 WHOLE_MATRIX = 40  # classes up to which the whole confusion matrix is readable with its names
@@ -42,11 +37,10 @@ SMALL_PICTURE = 96  # pixels of the longer side below which a picture is shown p
 
 
 @dataclass
-class TrainingReport:
-    """What happened in one training; every field may be left at its default.
+class TrainingReport(TaskReport):
+    """What happened in one training of a classification; every field may be left at its default.
 
     history: one row per evaluation {step, epoch, minutes, train_loss, val_loss, val_accuracy, lr}.
-    steps: one row per recorded step {step, loss, lr, pictures_per_second}.
     confusion: counts, rows are the truth, in the order of `classes`.
     per_class: rows {name, precision, recall, f1, support}.
     calibration: {ece, bins: [{confidence, accuracy, count}]}.
@@ -56,23 +50,12 @@ class TrainingReport:
         in 0..1.
     recorder: {stages: [name], traces: {quantity: {steps, values: {stage: [...]}}}, and, if wanted,
         definitions: {quantity: text}, which replaces the page's own words on what is measured}.
-    warnings: rows {step, text}.
-    data: {name, location, classes, counts {split: {class: n} or [n, ...]}, check, notes, sizes
-        {min, median, max: [height, width]}}.
-    model: {name, parameters, multiply_adds, paper, options}.
+    data: what `TaskReport` says, but counts {split: {class: n} or [n, ...]}, and {classes}.
     """
 
-    title: str = ""
-    command: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    created: str = ""
-    device: str = ""
-    duration_s: float | None = None
-    data: Mapping[str, Any] = field(default_factory=dict)
-    model: Mapping[str, Any] = field(default_factory=dict)
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    history: Sequence[Mapping[str, Any]] = field(default_factory=list)
-    steps: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    score: ClassVar[str] = "val_accuracy"
+
+    score_name: str = "accuracy"
     classes: Sequence[str] = field(default_factory=list)
     confusion: Sequence[Sequence[int]] = field(default_factory=list)
     per_class: Sequence[Mapping[str, Any]] = field(default_factory=list)
@@ -80,7 +63,6 @@ class TrainingReport:
     mistakes: Sequence[Mapping[str, Any]] = field(default_factory=list)
     summary: Mapping[str, Any] = field(default_factory=dict)
     recorder: Mapping[str, Any] = field(default_factory=dict)
-    warnings: Sequence[Mapping[str, Any]] = field(default_factory=list)
 
 
 def write_training_report(path: Path, facts: TrainingReport) -> None:
@@ -94,48 +76,36 @@ def write_training_report(path: Path, facts: TrainingReport) -> None:
 
 def training_page(facts: TrainingReport) -> str:
     """Return the page of a training as HTML text."""
-    clock = Clock(facts.history)
+    context, figures = training_context(facts)
     matrix = reading.Matrix.of(facts.confusion, [str(name) for name in facts.classes])
-    figures = learning_figures(clock, facts.history, facts.steps, facts.warnings)
     figures |= _matrix_figures(matrix)
-    recorder = _recorder(facts, clock, figures)
+    recorder = _recorder(facts, figures)
     bins = facts.calibration.get("bins") or ()
     for name, drawn in (("reliability", reliability_figure(bins)), ("sure", sureness_figure(bins))):
         if drawn is not None:
             figures[name] = drawn
-    context = {
-        "facts": facts,
-        "title": facts.title or _title(facts),
-        "headline": reading.headline(
-            str(facts.model.get("name") or ""),
-            len(facts.classes),
-            facts.summary,
-            finite(facts.duration_s),
-            facts.device,
+    interval = reading.interval(facts.summary)
+    inside = [percent_range(*interval)] if interval is not None else []
+    context |= {
+        "headline": task_headline(
+            facts,
+            f"recognises {plural(len(facts.classes), 'class', 'classes')} at",
+            facts.summary.get("accuracy"),
+            inside + scored_on(facts.summary, "picture", "pictures"),
         ),
         "split": reading.split_word(facts.summary.get("split")),
-        "interval": reading.interval(facts.summary),
-        "units": clock.units if len(clock.units) > 1 else [],
+        "interval": interval,
         "matrix": matrix,
         "matrix_table": _matrix_table(matrix),
         "confusions": matrix.top(CONFUSIONS),
-        "learning": reading.learning_sentences(facts.history),
-        "not_finite": not_finite(facts.steps),
         "calibration": reading.calibration_sentence(facts.calibration),
         "class_words": reading.class_sentence(facts.per_class),
         "data": _data(facts),
         "mistakes": [_mistake(row, facts.classes) for row in facts.mistakes],
         "mistakes_shown": MISTAKES_SHOWN,
         "recorder": recorder,
-        "recipe_yaml": settings_text(facts.recipe),
-        "check": check_text(facts.data.get("check")),
     }
     return render_page("training.html.j2", context, figures)
-
-
-def _title(facts: TrainingReport) -> str:
-    names = [str(part) for part in (facts.model.get("name"), facts.data.get("name")) if part]
-    return " on ".join(names) or "Training report"
 
 
 def _matrix_figures(matrix: reading.Matrix) -> dict[str, Figure]:
@@ -159,10 +129,9 @@ def _matrix_table(matrix: reading.Matrix) -> list[list[int]]:
     return [[matrix.cells.get((t, a), 0) for a in range(size)] for t in range(size)]
 
 
-def _recorder(
-    facts: TrainingReport, clock: Clock, figures: dict[str, Figure]
-) -> list[dict[str, Any]]:
+def _recorder(facts: TrainingReport, figures: dict[str, Figure]) -> list[dict[str, Any]]:
     """Draw each recorded quantity into `figures`; return its words and a table of its values."""
+    clock = Clock(facts.history)
     stages = [str(stage) for stage in facts.recorder.get("stages") or ()]
     own_words = facts.recorder.get("definitions") or {}
     marks = mark_steps(clock, steps_of(facts.warnings))
