@@ -14,7 +14,7 @@ import numpy as np
 
 from residua.report.figures import Figure, confusion_figure
 from residua.report.html import render_page, write_page
-from residua.report.numbers import finite, percent, plural
+from residua.report.numbers import finite, percent, plural, tidy
 from residua.report.overlays import (
     IGNORED,
     INVENTED,
@@ -62,6 +62,9 @@ class SegmentationReport(TaskReport):
     summary: {iou, dice, pixel_accuracy, loss, split ("val" or "test"), n, interval (low, high),
         more: [{name, value, what, share}]}; iou, dice and pixel_accuracy, left out, follow from
         `confusion`. n counts pictures, or volumes where the cases are volumes.
+    boundary: {boundary_f1, surface_dice, mean_distance, hd95, missed, tolerance, unit, pictures, left_out,
+        per_class rows {name, and the first five}}. objects: {f1, mean_ap, pq, sq, precision, recall, true,
+        predicted, pictures, left_out, per_class rows of them}. rand: {rand, split, merge, pictures}.
     cases: rows {name, picture (H, W[, C]) or (D, H, W[, C]), truth, prediction (H, W) or (D, H, W) of class
         numbers (255: left open), uncertainty (the same shape, 0..1; may be left out), score (0..1), text}.
         The page shows the worst first, 48 at most.
@@ -74,6 +77,9 @@ class SegmentationReport(TaskReport):
     confusion: Sequence[Sequence[int]] = field(default_factory=list)
     per_class: Sequence[Facts] = field(default_factory=list)
     summary: Facts = field(default_factory=dict)
+    boundary: Facts = field(default_factory=dict)
+    objects: Facts = field(default_factory=dict)
+    rand: Facts = field(default_factory=dict)
     cases: Sequence[Facts] = field(default_factory=list)
 
 
@@ -111,6 +117,7 @@ def segmentation_page(facts: SegmentationReport) -> str:
         "more_scores": more_scores(summary),
         "rows": rows,
         "absent": [row["name"] for row in rows if row["absent"]],
+        "within": _within(facts.boundary),
         "matrix": _percentages(facts.confusion, names),
         "cases": cases,
         "layer_choices": choices,
@@ -128,6 +135,12 @@ def segmentation_page(facts: SegmentationReport) -> str:
         "definitions": SEGMENTATION_DEFINITIONS,
     }
     return render_page("segmentation.html.j2", context, figures, ["overlays.js"])
+
+
+def _within(boundary: Facts) -> str:
+    """Return the distance within which a surface counts as found, with its unit."""
+    tolerance = finite(boundary.get("tolerance"))
+    return "" if tolerance is None else f"{tidy(tolerance)} {boundary.get('unit') or ''}".strip()
 
 
 def scores_of_classes(

@@ -57,6 +57,74 @@ SEGMENTATION_DEFINITIONS: dict[str, Definition] = {
         "Row: the true class. Column: the answer. A cell is what share of the row's pixels went "
         "there, in per cent. Pixels that the truth leaves open are not counted.",
     ),
+    "boundary_f1": Definition(
+        "Boundary F1",
+        "Of a class's boundary in the answer, the share that lies within the tolerance of the true "
+        "one (q); of the true one, the share within it of the answer's (r): 2 q r / (q + r). The mean "
+        "over pictures, then over classes but the first. A class absent from truth and answer is not "
+        "counted; absent from one, 0.",
+        "Csurka et al. 2013",
+        "https://doi.org/10.5244/C.27.32",
+    ),
+    "surface_dice": Definition(
+        "Surface Dice",
+        "The points of both boundaries that lie within the tolerance of the other, over all points of "
+        "both.",
+        "Nikolov et al. 2018",
+        "https://arxiv.org/abs/1809.04430",
+    ),
+    "mean_distance": Definition(
+        "Mean distance",
+        "How far the points of each boundary lie from the nearest of the other, the mean over both "
+        "(average symmetric surface distance). None where the class is in the truth or the answer "
+        "alone.",
+    ),
+    "hd95": Definition(
+        "95 % distance",
+        "The 95th percentile of those distances, of the boundary that is further off (Hausdorff 95).",
+    ),
+    "missed": Definition(
+        "Without distance",
+        "Pictures where the class is in the truth alone or in the answer alone: they have no "
+        "distance, and its mean hides them.",
+    ),
+    "objects": Definition(
+        "Objects",
+        "Connected parts of a class, by faces; the first class and a class called border have none. A "
+        "true and an answered object are a pair if their IoU is 0.5 or more, each in one pair at "
+        "most.",
+    ),
+    "object_f1": Definition(
+        "Object F1", "Twice the pairs of IoU 0.5 or more over the objects of truth and answer."
+    ),
+    "mean_ap": Definition(
+        "Mean AP",
+        "Pairs over pairs and objects without a partner, TP / (TP + FP + FN), the mean over IoU of "
+        "0.5, 0.55, ..., 0.95.",
+        "Caicedo et al. 2019",
+        "https://doi.org/10.1038/s41592-019-0612-7",
+    ),
+    "pq": Definition(
+        "PQ",
+        "Panoptic quality: the IoU of pairs above 0.5, added up, over pairs and half of the objects "
+        "without a partner.",
+        "Kirillov et al. 2019",
+        "https://arxiv.org/abs/1801.00868",
+    ),
+    "sq": Definition("IoU of pairs", "The mean IoU of pairs above 0.5 (segmentation quality)."),
+    "object_precision": Definition("Right", "Of the answered objects, the share in a pair."),
+    "object_recall": Definition("Found", "Of the true objects, the share in a pair."),
+    "objects_true": Definition("True", "Objects in the truth."),
+    "objects_predicted": Definition("Answered", "Objects in the answer."),
+    "rand": Definition(
+        "Rand score",
+        "Of the pairs of pixels inside true segments that are in one segment in truth or in answer "
+        "(mean of the two counts), the share that is so in both; borders are thinned away first.",
+        "Arganda-Carreras et al. 2015",
+        "https://doi.org/10.3389/fnana.2015.00142",
+    ),
+    "rand_split": Definition("Split score", "1 where no true segment is cut into several."),
+    "rand_merge": Definition("Merge score", "1 where no two true segments are joined."),
     "ignored": Definition(
         "Left open",
         "Pixels that the truth marks as counting for nothing: neither trained on nor scored.",

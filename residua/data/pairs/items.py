@@ -24,7 +24,7 @@ from residua.data.masks import to_classes
 from residua.data.naming import shown
 from residua.data.pairs.reading import as_channels, read_picture
 from residua.data.pairs.scan import sides
-from residua.data.volumes import read_labels
+from residua.data.volumes import Spacing, read_labels
 from residua.errors import BadInput
 
 Array = npt.NDArray[Any]
@@ -37,7 +37,7 @@ class Item:
 
     `pictures` has a tuple of channel files for each file of `masks`; several are slices of one
     volume. `window` (start, stop) are rows along `axis`; of a `plane` that axis is left out.
-    `shape` is what is read: (H, W) or (D, H, W).
+    `shape` is what is read: (H, W) or (D, H, W). `spacing` is the file's (z, y, x), None where unknown.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Item:
     axis: int = 0
     window: tuple[int, int] | None = None
     plane: bool = False
+    spacing: Spacing | None = None
 
     def cut(self, axis: int, start: int, stop: int) -> Item:
         """Return the rows start .. stop - 1 along an axis: "name[3:7]"."""
@@ -144,6 +145,15 @@ class PairSplit:
     def shape(self, i: int) -> tuple[int, ...]:
         """Return (H, W) or (D, H, W) of an item, as its mask has it."""
         return self.items[i].shape
+
+    def spacing(self, i: int) -> tuple[float, ...] | None:
+        """Return the distance of an item's pixels along the axes of its shape; None where unknown."""
+        item = self.items[i]
+        if item.spacing is None:
+            return None
+        if item.plane:
+            return tuple(s for axis, s in enumerate(item.spacing) if axis != item.axis)
+        return item.spacing[-len(item.shape) :]
 
     def digest(self, i: int) -> str:
         """Return 32 hexadecimal digits that depend on the bytes of the picture's files and the part."""

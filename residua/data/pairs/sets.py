@@ -233,7 +233,7 @@ def _groups(
 
 
 def _item(row: Row, seen: Seen) -> Item:
-    return Item(row.name, (row.picture,), (row.mask,), seen.shape)
+    return Item(row.name, (row.picture,), (row.mask,), seen.shape, spacing=seen.spacing)
 
 
 def _flat_groups(items: list[Item], volumes: bool) -> list[Group]:

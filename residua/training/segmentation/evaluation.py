@@ -21,6 +21,7 @@ from residua.data.masks import IGNORED
 from residua.training.cards import SegmentationCard
 from residua.training.segmentation.predicting import probabilities
 from residua.training.segmentation.scores import Scores
+from residua.training.segmentation.shapes import ShapeScores
 
 Classes = NDArray[np.uint8]
 _LEAST = 1e-12  # probability that a logarithm is taken of
@@ -34,8 +35,15 @@ class Evaluation:
     loss: float = 0.0  # summed over pixels
     pixels: int = 0
     losses: dict[int, float] = field(default_factory=dict)  # a pixel, picture by picture
+    shapes: ShapeScores | None = None  # where they are asked for
 
-    def add(self, index: int, p: torch.Tensor, truth: Classes) -> None:
+    def add(
+        self,
+        index: int,
+        p: torch.Tensor,
+        truth: Classes,
+        spacing: Sequence[float] | None = None,
+    ) -> None:
         """Count a picture: probabilities (K, *S), classes (*S)."""
         true = torch.from_numpy(truth)
         counted = true != IGNORED
@@ -45,7 +53,10 @@ class Evaluation:
         self.loss += loss
         self.pixels += pixels
         self.losses[index] = loss / pixels if pixels else 0.0
-        self.scores.add(index, p.argmax(0), true)
+        said = p.argmax(0)
+        self.scores.add(index, said, true)
+        if self.shapes is not None:
+            self.shapes.add(index, said.numpy(), truth, spacing)
 
     def merge(self, other: Evaluation) -> None:
         """Take over what another rank has counted."""
@@ -53,16 +64,19 @@ class Evaluation:
         self.loss += other.loss
         self.pixels += other.pixels
         self.losses |= other.losses
+        if self.shapes is not None and other.shapes is not None:
+            self.shapes.merge(other.shapes)
 
     def measures(self) -> dict[str, Any]:
         """Return the scores, and as `iou` and `dice` the means over classes, 0 where there is none."""
         found = self.scores.result()
+        shapes = {} if self.shapes is None else self.shapes.result()
         return {
             "iou": found["mean_iou"] or 0.0,
             "dice": found["mean_dice"] or 0.0,
             "loss": self.loss / self.pixels if self.pixels else math.nan,
             "n": found["pictures"],
-        } | found
+        } | (found | shapes)
 
 
 def evaluate_all(
@@ -72,20 +86,23 @@ def evaluate_all(
     store: PairStore,
     *,
     flips: Sequence[int] = (),
+    shapes: ShapeScores | None = None,
+    spacing: Callable[[int], Sequence[float] | None] = lambda _: None,
     see: Callable[[int, torch.Tensor, Classes], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Return the evaluation of every picture of a store; over several ranks each looks at its share.
 
-    see: is shown index, probabilities and truth of each picture of this rank. The mode of every module is
-    given back as it was.
+    shapes: where given, those of the pictures are scored, too. spacing: of each picture. see: is shown
+    index, probabilities and truth of each picture of this rank. The mode of every module is given back
+    as it was.
     """
-    found = Evaluation(Scores(card.classes))
+    found = Evaluation(Scores(card.classes), shapes=shapes)
     mine = range(fabric.global_rank, len(store), fabric.world_size)
     for done, i in enumerate(mine, start=1):
         picture, truth = store[i]
         p = probabilities(model, card, picture, fabric.device, flips=flips)
-        found.add(i, p, truth)
+        found.add(i, p, truth, spacing(i))
         if see is not None:
             see(i, p, truth)
         if progress is not None:

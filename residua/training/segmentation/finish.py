@@ -18,6 +18,7 @@ from residua.training.segmentation.evaluation import Evaluation, evaluate_all
 from residua.training.segmentation.materials import Material
 from residua.training.segmentation.predicting import probabilities
 from residua.training.segmentation.run import SegmentationRun
+from residua.training.segmentation.shapes import shapes_of
 from residua.training.state import State, Watcher
 
 CASES = 12  # pictures in the report, worst first
@@ -48,6 +49,8 @@ def finish(
         card,
         material.stores[name],
         flips=card.flips,
+        shapes=shapes_of(material.pairs),
+        spacing=material.pairs.splits[name].spacing,
         progress=lambda done, total: watcher.progress(f"measuring ({name})", done, total),
     )
     measures = {"split": name} | found.measures()
@@ -82,6 +85,9 @@ def finish(
             **{key: measures[key] for key in ("iou", "dice", "pixel_accuracy", "loss", "n")},
             "split": name,
         },
+        boundary=measures["boundary"] or {},
+        objects=measures["objects"] or {},
+        rand=measures["rand"] or {},
         cases=_cases(found, material, name, run, model),
     )
     write_segmentation_report(folder.report, report)

@@ -27,6 +27,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
 from skimage.segmentation import relabel_sequential
 
 from residua.training.segmentation.scores import Key
@@ -81,42 +83,69 @@ class InstanceScores:
 
 def found(predicted: Labels, truth: Labels, ignored: npt.NDArray[np.bool_] | None = None) -> Found:
     """Return the objects of one picture, matched."""
-    iou = overlaps(predicted, truth, ignored)
+    pairs = coo_array(overlaps(predicted, truth, ignored))
     return Found(
-        iou.shape[0],
-        iou.shape[1],
-        tuple(iou[matched(iou, threshold)] for threshold in THRESHOLDS),
-        iou[iou > 0.5],
+        pairs.shape[0],
+        pairs.shape[1],
+        tuple(pairs.data[_chosen(pairs, threshold)] for threshold in THRESHOLDS),
+        pairs.data[pairs.data > 0.5],
     )
 
 
-def overlaps(
-    predicted: Labels, truth: Labels, ignored: npt.NDArray[np.bool_] | None = None
-) -> npt.NDArray[np.float64]:
-    """Return the IoU of each true object with each predicted one, (true, predicted)."""
+def overlaps(predicted: Labels, truth: Labels, ignored: npt.NDArray[np.bool_] | None = None) -> Any:
+    """Return the IoU of true and predicted objects that touch, a sparse array (true, predicted)."""
     if predicted.shape != truth.shape:
         raise ValueError(f"expected objects {truth.shape}, not {predicted.shape}")
     if ignored is not None:
         predicted, truth = predicted[~ignored], truth[~ignored]
     true = relabel_sequential(truth.reshape(-1))[0].astype(np.int64)
     said = relabel_sequential(predicted.reshape(-1))[0].astype(np.int64)
-    rows, columns = int(true.max(initial=0)) + 1, int(said.max(initial=0)) + 1
-    both = np.bincount(true * columns + said, minlength=rows * columns).reshape(rows, columns)
-    union = both.sum(1, keepdims=True) + both.sum(0, keepdims=True) - both
-    iou: npt.NDArray[np.float64] = both[1:, 1:] / union[1:, 1:]
-    return iou
+    of_true, of_said = np.bincount(true, minlength=1), np.bincount(said, minlength=1)
+    cells, both = np.unique(true * len(of_said) + said, return_counts=True)
+    rows, columns = np.divmod(cells, len(of_said))
+    objects = (rows > 0) & (columns > 0)
+    rows, columns, both = rows[objects], columns[objects], both[objects]
+    iou = both / (of_true[rows] + of_said[columns] - both)
+    return csr_array((iou, (rows - 1, columns - 1)), shape=(len(of_true) - 1, len(of_said) - 1))
 
 
-def matched(
-    iou: npt.NDArray[np.float64], threshold: float
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the true and the predicted objects of most pairs of at least the threshold."""
-    good = iou >= threshold
+def matched(iou: Any, threshold: float) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return the true and the predicted objects of most pairs of at least the threshold, above 0.
+
+    iou: (true, predicted), sparse or an array.
+    """
+    pairs = coo_array(iou)
+    kept = _chosen(pairs, threshold)
+    return pairs.row[kept], pairs.col[kept]
+
+
+def _chosen(pairs: Any, threshold: float) -> npt.NDArray[np.int64]:
+    """Return the places, in order, of the pairs to choose among those of at least the threshold."""
+    good = np.flatnonzero(pairs.data >= threshold)
+    rows, columns, values = pairs.row[good], pairs.col[good], pairs.data[good]
+    nodes = sum(pairs.shape)
+    graph = coo_array((np.ones(len(good)), (rows, pairs.shape[0] + columns)), shape=(nodes, nodes))
+    # Pairs that share no object, even by way of others, are chosen without regard to one another.
+    group = connected_components(graph, directed=False)[1][rows] if nodes else rows
+    order = np.argsort(group, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+    chosen = [p if len(p) < 2 else p[_best(rows[p], columns[p], values[p])] for p in parts]
+    return good[np.sort(np.concatenate(chosen))]
+
+
+def _best(
+    rows: npt.NDArray[Any], columns: npt.NDArray[Any], iou: npt.NDArray[np.float64]
+) -> npt.NDArray[np.bool_]:
+    """Return which pairs of a few objects to choose: the most, and of those the largest IoU."""
+    row, column = (np.unique(side, return_inverse=True)[1] for side in (rows, columns))
+    value = np.zeros((row.max() + 1, column.max() + 1))
     # An IoU is 1 at most, so that all of them together weigh less than one pair more.
-    value = np.where(good, 1.0 + iou / (2 * max(1, *iou.shape)), 0.0)
-    rows, columns = linear_sum_assignment(value, maximize=True)
-    kept = good[rows, columns]
-    return rows[kept], columns[kept]
+    value[row, column] = 1.0 + iou / (2 * max(value.shape))
+    partner = np.full(len(value), -1)
+    first, second = linear_sum_assignment(value, maximize=True)
+    partner[first] = second
+    best: npt.NDArray[np.bool_] = partner[row] == column
+    return best
 
 
 def scores_of(pictures: list[Found]) -> dict[str, Any]:

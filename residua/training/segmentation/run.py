@@ -24,6 +24,7 @@ from residua.training.segmentation.evaluation import evaluate_all
 from residua.training.segmentation.masks import MaskWriter, Wanted
 from residua.training.segmentation.materials import source_of
 from residua.training.segmentation.reading import refuse_depth
+from residua.training.segmentation.shapes import shape_words, shapes_of
 
 READABLE = (*decode.EXTENSIONS, *volumes.EXTENSIONS)
 FOLDER = "masks"  # in the run's folder, where no other is named
@@ -39,6 +40,7 @@ class SegmentationRun(Run[SegmentationCard]):
         return (
             f"mean IoU {measures['iou']:.2%}, mean Dice {measures['dice']:.2%}, pixel error"
             f" {measures['pixel_error']:.2%} on {measures['n']:,} {measures['split']} pictures"
+            + "".join(f"; {text}" for text in shape_words(measures))
         )
 
     def evaluate(
@@ -48,7 +50,7 @@ class SegmentationRun(Run[SegmentationCard]):
         split: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Any]:
-        """Measure the network; return IoU, Dice, pixel error, loss, scores of classes, confusion.
+        """Measure the network; return IoU, Dice, pixel error, loss, scores of classes, confusion, shapes.
 
         data: another folder of pictures with masks (whose values mean what the training's did); None:
         the run's own. split: "train", "val" or "test"; None: test where there is one, else val.
@@ -57,7 +59,14 @@ class SegmentationRun(Run[SegmentationCard]):
         name, part = _part(pairs, split, own=data is None)
         model = self.model.to(self.fabric.device)
         found = evaluate_all(
-            self.fabric, model, self.card, Decoded(part), flips=self.card.flips, progress=progress
+            self.fabric,
+            model,
+            self.card,
+            Decoded(part),
+            flips=self.card.flips,
+            shapes=shapes_of(pairs),
+            spacing=part.spacing,
+            progress=progress,
         )
         return {"data": pairs.location, "split": name} | found.measures()
 

@@ -162,7 +162,7 @@ def crowd(seed, size=(8, 8), objects=4):
 def test_overlaps_are_the_iou_of_each_pair_of_masks(seed, dims):
     size = (5,) * dims
     truth, predicted = crowd(seed, size), crowd(seed + 1, size)
-    ours = overlaps(predicted, truth)
+    ours = overlaps(predicted, truth).toarray()
     true, said = ([n for n in np.unique(x) if n] for x in (truth, predicted))
     assert ours.shape == (len(true), len(said))
     for (i, a), (j, b) in itertools.product(enumerate(true), enumerate(said)):
