@@ -58,6 +58,10 @@ def evaluate(
         table.add_row(escape(row["name"]), *(_shown(row[key]) for key in names))
     console().print(table)
     console().print(opened.sentence(found) + f", loss {found['loss']:.4f}", soft_wrap=True)
+    if "oks_ap" in found:
+        from residua.training.pose.precision import shown
+
+        console().print(shown(found), soft_wrap=True, markup=False, highlight=False)
     if "calibration" in found:
         console().print(f"calibration error {found['calibration']['ece']:.4f}")
 

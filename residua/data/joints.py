@@ -76,6 +76,15 @@ def sigmas_of(names: Sequence[str]) -> tuple[float, ...]:
     return tuple(_COCO_SIGMAS.get(_part(name), OTHER_SIGMA) for name in names)
 
 
+def without_sigma(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of joints for which COCO has no sigma.
+
+    >>> without_sigma(["left_wrist", "head_top"])
+    ('head_top',)
+    """
+    return tuple(name for name in names if _part(name) not in _COCO_SIGMAS)
+
+
 def torso_sizes(joints: Floats, names: Sequence[str]) -> Floats:
     """Return the torso of each person in pixels (N,) from joints (N, J, 3)."""
     place: dict[tuple[str | None, str], int] = {}

@@ -34,7 +34,8 @@ class PoseSplit:
 
     names     unique: the picture's name, with "#2" and so on where it shows several people
     pictures  the picture's name: its path relative to the set
-    joints    (N, J, 3);  boxes (N, 4) left, top, right, bottom;  areas (N,) square pixels
+    joints    (N, J, 3);  boxes (N, 4) left, top, right, bottom
+    areas     (N,) square pixels; areas_known (N,): False where it is the box's, the annotation having none
     heads     (N,) head sizes, torsos (N,) torso sizes: pixels, NaN where unknown
     sizes     (N, 2) height and width that the annotation states, 0 where it does not
     """
@@ -48,6 +49,7 @@ class PoseSplit:
     heads: Floats
     torsos: Floats
     sizes: npt.NDArray[np.int64]
+    areas_known: npt.NDArray[np.bool_]
     channels: int = 3
 
     def __len__(self) -> int:
@@ -71,6 +73,7 @@ class PoseSplit:
             heads=self.heads[rows],
             torsos=self.torsos[rows],
             sizes=self.sizes[rows],
+            areas_known=self.areas_known[rows],
         )
 
 
@@ -92,6 +95,7 @@ def whole_pictures(paths: Sequence[Path], joints: int, channels: int) -> PoseSpl
         heads=unknown,
         torsos=unknown,
         sizes=sizes,
+        areas_known=np.zeros(len(paths), np.bool_),
         channels=channels,
     )
 
@@ -262,6 +266,7 @@ def _gathered(source: PoseSource) -> PoseSplit:
         heads=np.array(heads, np.float32),
         torsos=torso_sizes(joints, source.joints),
         sizes=np.array([person.size for person in source.people], np.int64),
+        areas_known=np.array([bool(person.area) for person in source.people]),
     )
 
 

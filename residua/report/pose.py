@@ -41,8 +41,9 @@ class PoseReport(TaskReport):
     """What happened in one training of a pose; every field may be left at its default.
 
     joints: names, J of them; skeleton: pairs of joints, counted from 0.
-    summary: {pck, threshold (0.2), pckh, oks_ap, loss, split ("val" or "test"), n (people), joints
-        (labelled ones), more: [{name, value, what, share}]}.
+    summary: {pck, threshold (0.2), pckh, oks_ap, oks_ap50, oks_ap75, oks_ar, oks_basis (what these rest
+        on, or why there are none), loss, split ("val" or "test"), n (people), joints (labelled ones),
+        more: [{name, value, what, share}]}.
     per_joint: rows {name, pck, error (median distance as a share of the torso), support}.
     curve: {thresholds [t], all [PCK at t], joints {name: [PCK at t]}}; joints may be left out.
     cases: rows {name, picture (H, W[, C]), truth (J, 3) x, y, 0|1|2, prediction (J, 2 or 3) x, y
@@ -92,6 +93,7 @@ def pose_page(facts: PoseReport) -> str:
         "split": split_word(facts.summary.get("split")),
         "interval": given_interval(facts.summary),
         "more_scores": more_scores(facts.summary),
+        "oks_basis": str(facts.summary.get("oks_basis") or ""),
         "rows": rows,
         "joint_words": _joint_words(rows),
         "curve_rows": _curve_rows(facts.curve),

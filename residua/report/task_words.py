@@ -158,9 +158,21 @@ POSE_DEFINITIONS: dict[str, Definition] = {
     "oks_ap": Definition(
         "OKS-AP",
         "COCO's average precision over thresholds of object keypoint similarity 0.50 to 0.95, which "
-        "forgives each joint by as much as people differ in marking it.",
+        "forgives each joint by as much as people differ in marking it: a person's OKS is the mean over "
+        "labelled joints of exp(-d² / (2 area (2σ)²)), d the distance and σ the joint's spread. Here "
+        "everybody is looked for in the annotated box, so that nobody can be missed.",
         "COCO keypoint evaluation",
         "https://cocodataset.org/#keypoints-eval",
+    ),
+    "oks_ap50": Definition(
+        "OKS-AP50", "The average precision at a similarity of 0.50: a loose fit."
+    ),
+    "oks_ap75": Definition(
+        "OKS-AP75", "The average precision at a similarity of 0.75: a close fit."
+    ),
+    "oks_ar": Definition(
+        "OKS-AR",
+        "COCO's average recall: the mean over the same thresholds of the share of people found.",
     ),
     "threshold": Definition(
         "Threshold", "How far an answer may lie from the truth, as a share of the torso's length."

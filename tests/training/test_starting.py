@@ -1,4 +1,4 @@
-"""`--weights` in trainings on masks and joints: what goes in, what is said, and that resuming is the same."""
+"""`--weights` in trainings on masks and joints: what goes in, what is said, and how such runs go on."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from residua.training.folder import RunFolder, write_model
 from residua.training.plan import Plan
 from residua.training.pose.evaluation import TORSO, Found, find_all, measures
 from residua.training.pose.materials import Material
+from residua.training.pose.precision import average_precision, shown
 from residua.training.pose.run import PoseRun
 from residua.training.pose.scores import relative_errors
 from residua.training.state import State, Watcher
@@ -48,8 +49,10 @@ def finish(
         progress=lambda done, total: watcher.progress(f"measuring ({name})", done, total),
     )
     reached = {"split": name} | measures(found, part, card)
+    reached |= average_precision(found, part, card.classes)
     if not run.fabric.is_global_zero:
         return reached
+    watcher.note(shown(reached))
     if reached["silent"]:
         watcher.warn(f"the heatmaps of {', '.join(reached['silent'][:3])} say nothing yet")
     write_model(folder.model, model.cpu(), card, facts | {"measures": reached})

@@ -19,6 +19,7 @@ from residua.training.pose.batches import PoseBatches
 from residua.training.pose.drawing import draw_pose
 from residua.training.pose.evaluation import find_all, measures
 from residua.training.pose.materials import KeptPictures, source_of
+from residua.training.pose.precision import average_precision
 from residua.training.recipe import read_yaml
 from residua.training.run import Run, files_of, places_for
 
@@ -46,7 +47,7 @@ class PoseRun(Run[PoseCard]):
         split: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Any]:
-        """Measure the network; return PCK, PCKh, OKS, loss, joint by joint.
+        """Measure the network; return PCK, PCKh, OKS, OKS-AP, loss, joint by joint.
 
         data: another set with the same joints; None: the run's own. split: "train", "val" or "test";
         None: test where there is one, else val.
@@ -62,7 +63,11 @@ class PoseRun(Run[PoseCard]):
             flip=self.card.flip,
             progress=progress,
         )
-        return {"data": people.location, "split": name} | measures(found, part, self.card)
+        return (
+            {"data": people.location, "split": name}
+            | measures(found, part, self.card)
+            | average_precision(found, part, self.classes)
+        )
 
     def sample(
         self, n: int, data: str | Path | None = None, *, split: str | None = None, seed: int = 0

@@ -46,9 +46,12 @@ def test_a_folder_with_keypoints_is_trained_on_as_joints(trained: PoseRun) -> No
 
 def test_evaluating_again_gives_the_measures_of_the_end(trained: PoseRun) -> None:
     again = residua.open_run(trained.path).evaluate()
-    for key in ("pck", "loss", "oks", "auc"):
+    for key in ("pck", "loss", "oks", "auc", "oks_ap", "oks_ar"):
         assert again[key] == pytest.approx(trained.measures[key], rel=1e-4), key
     assert again["split"] == "test" and again["n"] == trained.measures["n"]
+    assert again["oks_basis"] == trained.measures["oks_basis"]
+    page = trained.report.read_text()
+    assert "OKS-AP" in page and "areas as annotated, which are those of the boxes" in page
 
 
 def test_joints_come_in_pixels_of_the_whole_picture_and_are_drawn(
