@@ -34,6 +34,13 @@ def predict(
     vote: Annotated[
         str, typer.Option(help="How several runs decide on masks: mean, majority or unanimity.")
     ] = "mean",
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="For joints: COCO JSON of boxes, or of keypoints, that lists the pictures; each person"
+            " is looked for in a box of their own. Without it a picture is one person who fills it."
+        ),
+    ] = None,
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Also write how unsure each pixel's class is.")
     ] = False,
@@ -62,6 +69,8 @@ def predict(
         _refuse_for_others(members or vote != "mean" or uncertainty or instances or min_size)
     if min_size and not instances:
         raise BadInput("--min-size goes with --instances")
+    if opened.kind.task != "pose" and boxes is not None:
+        raise BadInput("--boxes goes with runs on joints")
     if opened.kind.task == "segmentation":
         options = {
             "out": out,
@@ -72,7 +81,7 @@ def predict(
             "min_size": min_size,
         }
     elif opened.kind.task == "pose":
-        options = {"out": out}
+        options = {"out": out, "boxes": boxes}
     elif out is not None:
         raise BadInput("--out goes with runs on masks or joints")
     rows = opened.predict(
@@ -124,11 +133,12 @@ def _masked(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _posed(row: dict[str, Any]) -> tuple[str, ...]:
-    return row["drawing"], f"{row['confidence']:.2f}"
+    people = len(row["people"]) if "people" in row else 1
+    return row["drawing"], str(people), f"{row['confidence']:.2f}" if people else "-"
 
 
 SHOWN: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], tuple[str, ...]]]] = {
     "classification": (("class", "confidence", "next"), _named),
     "segmentation": (("mask", "shares of the pixels"), _masked),
-    "pose": (("drawing", "confidence"), _posed),
+    "pose": (("drawing", "people", "confidence"), _posed),
 }

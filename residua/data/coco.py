@@ -135,7 +135,7 @@ class _File:
     def __init__(self, path: Path, root: Path, split: str) -> None:
         self.path, self.root = path, root
         self.without = self.crowds = 0
-        content = _load(path)
+        content = load_json(path)
         self.images = {self._key(image, "id"): image for image in self._rows(content, "images")}
         if len(self.images) < len(content["images"]):
             raise self._wrong("two images have one id; expected each id once")
@@ -250,7 +250,8 @@ class _File:
         return joints
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; BadInput where there is none."""
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

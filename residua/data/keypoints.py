@@ -100,6 +100,12 @@ def whole_pictures(paths: Sequence[Path], joints: int, channels: int) -> PoseSpl
     )
 
 
+def boxed_people(path: Path, boxes: Floats, joints: int, channels: int) -> PoseSplit:
+    """Return the people of one picture by their boxes (N, 4), to predict from; as `whole_pictures`."""
+    everybody = whole_pictures([path], joints, channels).take([0] * len(boxes))
+    return replace(everybody, boxes=np.asarray(boxes, np.float32))
+
+
 @dataclass
 class Person:
     """One person as a reader finds them; what is None is made from the joints."""
@@ -245,7 +251,7 @@ def _gathered(source: PoseSource) -> PoseSplit:
     """Put everybody into one split, with a name, a box and sizes."""
     joints = np.stack([person.joints for person in source.people]).astype(np.float32)
     boxes = np.array(
-        [p.box or _around(p.joints) for p in source.people], np.float32
+        [p.box or around(p.joints) for p in source.people], np.float32
     )  # of joints alone: without hands and feet
     wide, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     areas = [
@@ -270,7 +276,7 @@ def _gathered(source: PoseSource) -> PoseSplit:
     )
 
 
-def _around(joints: Floats) -> tuple[float, float, float, float]:
+def around(joints: Floats) -> tuple[float, float, float, float]:
     """Return the box of the labelled joints, one pixel wide at least."""
     points = joints[joints[:, 2] > 0, :2]
     (left, top), (right, bottom) = points.min(0) - 0.5, points.max(0) + 0.5

@@ -45,14 +45,45 @@ def draw_pose(
 
     joints (J, 2), or (J, 3) with v = 0 for joints not to draw; confidence (J,).
     """
+    sure = None if confidence is None else [confidence]
+    return draw_people(
+        picture, [joints], names, skeleton, confidence=sure, least=least, enlarged=enlarged
+    )
+
+
+def draw_people(
+    picture: Pixels,
+    people: Sequence[Array],
+    names: Sequence[str],
+    skeleton: Sequence[tuple[int, int]],
+    *,
+    confidence: Sequence[Array] | None = None,
+    least: float = 0.1,
+    enlarged: bool = True,
+) -> Image.Image:
+    """Return the picture with everybody's skeleton: `draw_pose` for each of `people`, on one picture."""
     height, width = picture.shape[:2]
     factor = max(1, math.ceil(_SHORT_SIDE / min(height, width))) if enlarged else 1
     image = Image.fromarray(np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture)
     image = image.convert("RGB").resize((width * factor, height * factor), Image.Resampling.BICUBIC)
-    shown = _shown(joints, confidence, least)
-    places = [tuple(p) for p in ((joints[:, :2] + 0.5) * factor - 0.5).tolist()]
     canvas = ImageDraw.Draw(image)
     thick = max(2, min(image.size) // 100)
+    for i, joints in enumerate(people):
+        shown = _shown(joints, None if confidence is None else confidence[i], least)
+        places = [(x, y) for x, y in ((joints[:, :2] + 0.5) * factor - 0.5).tolist()]
+        _draw(canvas, places, shown, names, skeleton, thick)
+    return image
+
+
+def _draw(
+    canvas: ImageDraw.ImageDraw,
+    places: list[tuple[float, float]],
+    shown: list[bool],
+    names: Sequence[str],
+    skeleton: Sequence[tuple[int, int]],
+    thick: int,
+) -> None:
+    """Draw one skeleton: the lines, then the joints on them."""
     for wide, edge in ((thick + 2, True), (thick, False)):
         for a, b in skeleton:
             if shown[a] and shown[b]:
@@ -65,7 +96,6 @@ def draw_pose(
                 fill=COLOURS[side_of(names[j])],
                 outline=_EDGE,
             )
-    return image
 
 
 def beside(
