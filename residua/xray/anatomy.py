@@ -9,7 +9,6 @@ additions are found in the same way and come out as the same `Unit`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from torch import nn
 
 from residua.errors import BadInput
 from residua.xray.kinds import kind, leaf_modules, tokens
+from residua.xray.names import name_units
 from residua.xray.orders import WEIGHTS, name_orders
 from residua.xray.sides import Merge, find_merges
 from residua.xray.trace import Graph, Node, Reach, interpose, record
@@ -193,7 +193,7 @@ def units_of(graph: Graph) -> list[Unit]:
     forks = {merge.fork for merge in merges}
     joins = {merge.node.index for merge in merges}
     units = [_unit(i, m, graph, leaves, forks, joins) for i, m in enumerate(merges)]
-    _name(units, merges)
+    name_units(units, merges, graph, leaves)
     _nest(units)
     _number_stages(units)
     name_orders(units)
@@ -240,12 +240,21 @@ def _shortcut_kind(words: list[str], merge: Merge, graph: Graph) -> ShortcutKind
     if weights:
         return "projection" if weights == 1 else "block"
     before, after = graph.nodes[merge.fork].shape, graph.nodes[merge.passed.end].shape
+    if any(_repeats(node) for node in merge.passed.path):
+        return "copied"
     if "pad" in words or (len(before) > 1 and len(after) > 1 and after[1] > before[1]):
         return "zero_pad"
     for word, found in (("pool", "pooled"), ("scale", "scaled"), ("dropout", "dropout")):
         if word in words:
             return found  # type: ignore[return-value]
     return "identity"
+
+
+def _repeats(node: Node) -> bool:
+    """Say whether an operation gives its argument several times."""
+    if node.op == "cat":
+        return len([i for i in node.inputs if i is not None]) > len(node.live_inputs)
+    return node.op in ("repeat", "tile", "repeat_interleave")
 
 
 def _run_before(fork: int, graph: Graph, leaves: set[str]) -> list[str]:
@@ -280,32 +289,6 @@ def _run_after(merge: Node, graph: Graph, leaves: set[str], stops: set[int]) -> 
 
 def _ends(node: Node) -> bool:
     return kind([node]) in WEIGHTS or node.op in ("add", "cat", "lerp", "addcmul", "sub")
-
-
-def _name(units: list[Unit], merges: list[Merge]) -> None:
-    """Name each unit by the module that holds its branch and its merge, or its branch alone."""
-    for unit, merge in zip(units, merges, strict=True):
-        modules = [node.module for node in merge.branch.path]
-        unit.name = common_path([*modules, merge.node.module])
-    count = Counter(unit.name for unit in units)
-    for unit, merge in zip(units, merges, strict=True):
-        if count[unit.name] > 1:
-            unit.name = common_path([node.module for node in merge.branch.path]) or unit.name
-
-
-def common_path(paths: Sequence[str]) -> str:
-    """Return the deepest module that holds all of these.
-
-    >>> common_path(["layer1.0.conv1", "layer1.0.bn2", "layer1.0"])
-    'layer1.0'
-    """
-    parts = [path.split(".") if path else [] for path in paths]
-    found: list[str] = []
-    for names in zip(*parts, strict=False):
-        if len(set(names)) > 1:
-            break
-        found.append(names[0])
-    return ".".join(found)
 
 
 def _nest(units: list[Unit]) -> None:

@@ -8,6 +8,9 @@
 
 Where shapes change, e forks after its first norm and relu, and is then the same as b: such a unit takes the
 name that most other units of the network have, and e's if there are none.
+
+The first four say where norm and activation stand to the addition; where maps are concatenated there is none,
+and such a unit has a name only in pre-activation order, as DenseNets have it (Huang et al. 2017, section 3).
 """
 
 from __future__ import annotations
@@ -48,6 +51,8 @@ def _order(unit: Unit) -> str:
         return ""
     if branch.startswith("NA"):
         return "preactivation" if branch.endswith("W") else ""
+    if unit.merge == "concatenate":
+        return ""
     if branch.startswith("A"):
         return "relu_only_preactivation" if branch.endswith("N") else ""
     if branch.startswith("W") and branch.endswith("NA"):

@@ -4,7 +4,11 @@
     shortcut = the side with fewer weight layers: by its lightest path first, so that a gate on an
     identity is no convolution, then by its heaviest
 
-A merge whose sides weigh the same is no skip connection: Inception's and Shake-Shake's branches.
+A merge whose sides weigh the same is no skip connection: Inception's and Shake-Shake's branches. Nor is one
+to which even the lighter side comes through two weight layers or more on every path: a shortcut keeps x, or a
+linear map of it (He et al. 2015, equations 1 and 2), on one path at the least. So the levels that a semantic
+head adds up (Kirillov et al. 2019, figure 3) are branches. A concatenation keeps x itself on one path: a
+U-Net's level, or the row of maps that a node of a U-Net++ reads (Zhou et al. 2018, equation 1).
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from math import prod
 from residua.xray.dominators import ROOT, Dominators
 from residua.xray.kinds import SQUASHES, weight_kind
 from residua.xray.trace import Graph, Node
+
+LINEAR = 1  # weight layers of the heaviest shortcut's lightest path: a projection
 
 
 @dataclass
@@ -102,6 +108,8 @@ def _two(
         return None
     sides = [_side(graph, fork, term, node) for term in terms]
     light, heavy = sorted(sides, key=lambda side: side.weight)
+    if light.lightest > LINEAR:
+        return None
     if light.heaviest >= heavy.heaviest and light.lightest >= heavy.lightest:
         return None
     if gate is not None and node.inputs[gate] is not None:
@@ -161,7 +169,7 @@ def _concatenation(
         return None
     sides = sorted((_side(graph, fork, (a,), node) for a in live), key=lambda side: side.weight)
     light, heavy = sides[0], sides[-1]
-    if light.heaviest > 0 or heavy.heaviest == 0 or len(sides) > 2:
+    if len(sides) > 2 or light.lightest > 0 or light.heaviest >= heavy.heaviest:
         return None
     return Merge(node, fork, light, heavy, light)
 

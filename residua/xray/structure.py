@@ -1,18 +1,17 @@
 """The residual units of the network as a table: what the analysis `anatomy` reports.
 
-    paths = product over the trunk's units of (1 + paths through the unit's branch)      (Veit et al. 2016)
+    paths = product over the trunk's units of (paths of the shortcut + paths of the branch)
 
-A unit without units inside its branch counts 1 + 1, so K units in a row make 2^K paths.
+Veit et al. 2016, section 3; sides without units inside are one path each, so K units in a row make 2^K paths
+(paths/counting.py).
 """
 
 from __future__ import annotations
 
-from math import prod
-
 from residua.errors import BadInput
+from residua.xray.paths.counting import nesting
 from residua.xray.result import Column, Result, Table
 from residua.xray.subject import Subject
-from residua.xray.units import Unit
 
 COLUMNS = (
     Column("unit", "The module that holds the unit: its path in the network."),
@@ -23,7 +22,8 @@ COLUMNS = (
     Column(
         "shortcut",
         "What is on the way around the branch: identity; projection (one convolution or linear layer);"
-        " zero_pad; pooled; scaled (times a number); dropout; block (several layers).",
+        " zero_pad; copied (the channels again and again); pooled; scaled (times a number); dropout; block"
+        " (several layers).",
     ),
     Column("branch", "The layers of the branch, in order."),
     Column("after", "Norm and activation that follow the merge."),
@@ -60,22 +60,12 @@ def structure(subject: Subject) -> Result:
         }
         for unit in anatomy.units
     ]
+    nest = nesting(anatomy)
+    paths = nest.number(nest.trunk)
     summary = {
         "units": len(rows),
         "stages": len(anatomy.stages),
-        "paths": float(paths) if (paths := count_paths(anatomy.units)) < 1e300 else str(paths),
+        "paths": float(paths) if paths < 1e300 else str(paths),
     }
     notes = [anatomy.reason] if anatomy.reason else []
     return Result("anatomy", summary, {"units": Table("Residual units", COLUMNS, rows)}, {}, notes)
-
-
-def count_paths(units: list[Unit]) -> int:
-    """Return the number of ways from input to output, nested units included."""
-    inside: dict[int | None, list[int]] = {}
-    for position, unit in enumerate(units):
-        inside.setdefault(unit.parent, []).append(position)
-
-    def paths(members: list[int]) -> int:
-        return prod(1 + paths(inside.get(units[i].index, [])) for i in members)
-
-    return paths(inside.get(None, []))

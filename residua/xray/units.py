@@ -8,7 +8,9 @@ from typing import Literal
 from residua.xray.trace import Node
 
 MergeKind = Literal["add", "concatenate", "gate"]
-ShortcutKind = Literal["identity", "projection", "zero_pad", "pooled", "scaled", "dropout", "block"]
+ShortcutKind = Literal[
+    "identity", "projection", "zero_pad", "copied", "pooled", "scaled", "dropout", "block"
+]
 
 
 @dataclass
@@ -17,8 +19,9 @@ class Unit:
 
     index: from 0, in the order of the forward pass. name: the module that holds it, "layer1.0".
     source: "file.py:12" of the merge. merge: add, concatenate or gate (a learned factor on the
-    shortcut). shortcut: identity; projection (one convolution or linear layer); zero_pad; pooled;
-    scaled (times a constant or learned number); dropout; block (several layers).
+    shortcut). shortcut: identity; projection (one convolution or linear layer); zero_pad; copied (the
+    channels again and again); pooled; scaled (times a constant or learned number); dropout; block (several
+    layers).
     order: by name where it is one of He et al. 2016b, figure 4, else "".
     branch, before, after: what is on the branch, before the fork and after the merge, as "norm",
     "relu", "conv". stage: counts from 0, a new one with every change of resolution.

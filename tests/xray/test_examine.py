@@ -13,7 +13,6 @@ import residua
 from residua.errors import BadInput
 from residua.xray import Evidence, Finding, Result, Subject, analyses, examine
 from residua.xray.ranking import deviation, ranked
-from residua.xray.structure import count_paths
 
 CHEAP = ["anatomy", "singularities"]
 
@@ -80,7 +79,7 @@ def test_the_units_are_those_of_the_network():
     units = residua.anatomy(network(), batch()).units
     report = residua.xray(network(), batch(), analyses=CHEAP)
     assert [unit.name for unit in units] == report.table("anatomy")["unit"] == ["1", "2", "3"]
-    assert report.results["anatomy"].summary["paths"] == 2**3 == count_paths(units)
+    assert report.results["anatomy"].summary["paths"] == 2**3
     assert [row["name"] for row in report.units] == ["1", "2", "3"]
     assert report.facts["inputs"] == [[4, 3, 8, 8]] and report.facts["outputs"] == [[4, 5]]
 

@@ -52,13 +52,16 @@ class Node:
 class Graph:
     """Nodes in the order in which they ran; the first are the inputs.
 
-    calls: how often each module was called. hidden: what torch did not show, in words.
+    calls: how often each module was called. hidden: what torch did not show, in words. results: the nodes
+    that the model returned. givers: of a node's value the modules inside the model that returned it, the
+    innermost first.
     """
 
     nodes: list[Node]
     calls: dict[str, int] = field(default_factory=dict)
     hidden: list[str] = field(default_factory=list)
-    results: list[int] = field(default_factory=list)  # the nodes that the model returned
+    results: list[int] = field(default_factory=list)
+    givers: dict[int, list[str]] = field(default_factory=dict)
 
     def live(self, node: Node) -> list[Node]:
         """Return the nodes that `node` reads and that depend on the network's input."""

@@ -70,6 +70,7 @@ class Recorder(Calls):
         self.parameters = {id(t): n for n, t in model.named_parameters()}
         self.names_of = self.parameters | {id(t): n for n, t in model.named_buffers()}
         self.hidden: dict[str, None] = {}
+        self.givers: dict[int, list[str]] = {}
         self.lost = False
         for i, tensor in enumerate(inputs):
             node = self._add("input", ("", 0, AT_EXIT - 1 - i), "", [], {}, live=True)
@@ -125,6 +126,9 @@ class Recorder(Calls):
                 node = self._add("opaque", key, "", inputs, names, live)
                 self._note(node, tensor)
                 self.hidden[f"{key[0] or 'the model'} ({type(module).__name__})"] = None
+            index = self.made.get(tensor)
+            if index is not None and key[0]:
+                self.givers.setdefault(index, []).append(key[0])
 
     def graph(self, output: Any) -> Graph:
         """Return what was recorded."""
@@ -134,6 +138,7 @@ class Recorder(Calls):
             dict(self.entered),
             list(self.hidden),
             list(dict.fromkeys(i for i in results if i is not None)),
+            self.givers,
         )
 
     def _add(
