@@ -52,12 +52,14 @@ class Geometry:
 def geometry_of(network: nn.Module, channels: int, dims: int) -> Geometry:
     """Return what tiles must know about a network that takes (B, channels, *S), S of `dims`.
 
-    The network is followed in evaluation mode, as it predicts.
+    The network is followed in evaluation mode, as it predicts; also where the caller is in inference mode,
+    in which torch hides what operations are made of.
     """
     training = [module for module in network.modules() if module.training]
     network.eval()
     try:
-        return _geometry_of(network, channels, dims)
+        with torch.inference_mode(False):
+            return _geometry_of(network, channels, dims)
     finally:
         for module in training:
             module.training = True

@@ -36,6 +36,15 @@ def mirrored(picture, geometry):
     return np.pad(picture, widths, mode="reflect")
 
 
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_what_a_network_sees_is_the_same_in_inference_mode(dims):
+    with torch.inference_mode():
+        assert geometry_of(network(dims, 2), 1, dims) == geometry(dims, 2)
+        made = Down(dims, 2)  # of tensors that autograd refuses
+        assert geometry_of(made, 1, dims) == geometry(dims, 2)
+        assert plan_for(made, noise(*[64] * dims), classes=3).exact
+
+
 @settings(deadline=None, max_examples=25)
 @given(
     depth=st.integers(0, 3), n=st.integers(1, 150), core=st.integers(1, 6), batch=st.integers(1, 3)
