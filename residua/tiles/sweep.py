@@ -9,6 +9,7 @@ tiles on a pixel sum to one (`weights`), so what comes out is finished.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ class Sweep:
         self.activation, self.precision = ACTIVATIONS[activation], precision
         self.on_tiles = on_tiles
         self._buffers: dict[tuple[int, ...], Tensor] = {}
+        self._sums: Tensor | None = None
 
     def rows(self, done: int = 0) -> Iterator[Rows]:
         """Yield finished rows from step `done` on, strip after strip."""
@@ -92,8 +94,7 @@ class Sweep:
         # Rows that are written reach into those that are not: their part is computed again.
         first = next(i for i, s in enumerate(axis.spans) if s.end > starts[max(done, 0)])
         breadth = [end - start for start, end in strip.pixels]
-        slab = torch.zeros((self.plan.classes, axis.kept, *breadth), device=self.device)
-        slab = slab.movedim(0, -1)  # in memory as probabilities are
+        slab = self._slab((self.plan.classes, axis.kept, *breadth))
         for row in range(first, len(axis.spans)):
             self._add_row(slab, row, strip)
             height = starts[row + 1] - starts[row]
@@ -102,6 +103,17 @@ class Sweep:
                 yield row, tuple(slice(a, b) for a, b in pixels), slab[:height]
             if row + 1 < len(axis.spans):
                 _move_on(slab, height)
+
+    def _slab(self, shape: tuple[int, ...]) -> Tensor:
+        """Return zeros (rows, *breadth, K) for a shape (K, rows, *breadth), which is their order in memory.
+
+        Strips share the memory: whoever still holds the last rows of one would keep a second slab alive.
+        """
+        if self._sums is None:
+            largest = max(math.prod(b - a for a, b in s.pixels) for s in self.plan.strips)
+            kept = self.plan.classes * self.plan.axes[0].kept
+            self._sums = torch.empty(kept * largest, device=self.device)
+        return self._sums[: math.prod(shape)].zero_().view(shape).movedim(0, -1)
 
     def _add_row(self, slab: Tensor, row: int, strip: Strip) -> None:
         """Add the tiles of one row to the slab, whose first row is where they start."""

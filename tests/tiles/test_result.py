@@ -184,6 +184,11 @@ def test_peak_memory_stays_within_what_was_given(tmp_path):
     assert planned <= memory_mb and used <= memory_mb
 
 
+def test_strips_share_the_memory_of_their_sums(tmp_path):
+    planned, used, strips = measured(tmp_path, (32, 200, 400), 60, 400)
+    assert strips > 1 and planned <= 400 and used <= 400
+
+
 @pytest.mark.slow
 def test_peak_memory_of_a_large_volume_stays_within_what_was_given(tmp_path):
     shape, classes, memory_mb = (200, 500, 500), 60, 512
