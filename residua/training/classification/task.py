@@ -9,7 +9,6 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from residua.data.batches import Batches
 from residua.training.cards import ModelCard
 from residua.training.classification import inputs, materials
 from residua.training.classification.evaluation import predict_all
@@ -19,9 +18,7 @@ from residua.training.classification.measures import summary
 from residua.training.classification.objective import Classification
 from residua.training.classification.run import ClassificationRun
 from residua.training.folder import RunFolder
-from residua.training.plan import Plan
-from residua.training.request import Request
-from residua.training.state import State, Watcher
+from residua.training.state import Watcher
 from residua.training.task import Task
 
 
@@ -31,33 +28,14 @@ class ClassificationTask(Task[Material, ModelCard]):
     name = "classification"
     score = "accuracy"
 
-    def gather(
-        self, request: Request, split_record: dict[str, Any] | None, watcher: Watcher
-    ) -> Material:
-        """Open and check the pictures."""
-        return materials.gather(request, split_record, watcher)
-
-    def decide(
-        self, material: Material, request: Request, device: torch.device, watcher: Watcher
-    ) -> ModelCard:
-        """Choose size and model, decode the pictures, measure them."""
-        return materials.decide(material, request, device, watcher)
+    gather = staticmethod(materials.gather)
+    decide = staticmethod(materials.decide)
+    training_batches = staticmethod(materials.training_batches)
+    finish = staticmethod(finish)
 
     def prepare(self, material: Material, card: ModelCard, watcher: Watcher) -> None:
         """Decode the pictures."""
         material.decode(card.shape, watcher)
-
-    def training_batches(
-        self,
-        material: Material,
-        card: ModelCard,
-        request: Request,
-        device: torch.device,
-        rank: int,
-        world: int,
-    ) -> Batches:
-        """Return the training batches of one rank."""
-        return materials.training_batches(material, card, request, device, rank, world)
 
     def objective(
         self, material: Material, card: ModelCard, seed: int, device: torch.device
@@ -91,16 +69,3 @@ class ClassificationTask(Task[Material, ModelCard]):
     def run(self, folder: RunFolder, device: str) -> ClassificationRun:
         """Return the run in a folder."""
         return ClassificationRun(folder, device)
-
-    def finish(
-        self,
-        folder: RunFolder,
-        config: dict[str, Any],
-        material: Material,
-        state: State,
-        plan: Plan,
-        run: ClassificationRun,
-        watcher: Watcher,
-    ) -> dict[str, Any]:
-        """Keep the best weights as the model, measure them, write the report."""
-        return finish(folder, config, material, state, plan, run, watcher)
