@@ -39,7 +39,7 @@ def xray_page(facts: Facts) -> str:
     facts: name, headline, findings [as Finding.as_json], analyses [{name, help, seconds, summary, tables,
     figures, notes}], not_done [line], notes [line], facts {parameters, inputs, ...}, units [{index, name,
     source, stage, merge, shortcut, order, text, parent, shape}], no_units, seed, effort, command, versions,
-    created.
+    created, path_counts [paths through 0, 1, ... branches].
     """
     analyses = list(facts.get("analyses") or ())
     units = list(facts.get("units") or ())
@@ -50,7 +50,7 @@ def xray_page(facts: Facts) -> str:
         for a in analyses
         for name, figure in (a.get("figures") or {}).items()
     }
-    drawing = _drawing(units, findings)
+    drawing = _drawing(units, findings, facts.get("path_counts") or ())
     if drawing:
         figures["paths-by-length"] = drawing["figure"]
     figures = slim_figures(figures)
@@ -170,13 +170,16 @@ def _tiles(facts: Facts) -> list[tuple[str, str]]:
     return [(key, text) for key, text in tiles if text]
 
 
-def _drawing(units: Sequence[Facts], findings: Sequence[Facts]) -> dict[str, Any] | None:
+def _drawing(
+    units: Sequence[Facts], findings: Sequence[Facts], path_counts: Sequence[int]
+) -> dict[str, Any] | None:
+    """Describe the network; paths that nobody counted are those of units on one trunk and inside branches."""
     if not units:
         return None
-    counts = network.paths_by_length(units)
+    counts = path_counts or network.paths_by_length(units)
     return {
         "stages": network.trunk_drawing(units, network.flags(units, findings)),
-        "unraveled": network.unraveled(units),
+        "unraveled": network.unraveled(units) if sum(counts) == 2 ** len(units) else None,
         "figure": network.length_figure(counts),
         "words": network.path_words(counts),
         "single": len(network.trunk_of(units)) <= network.SINGLE,

@@ -51,7 +51,8 @@ def xray(
         batch: what its forward takes: a tensor (N, ...), a tuple of arguments, a mapping of keywords.
         targets: what the loss compares the output with; None: gradients are those of the output times
             fixed random signs.
-        loss: (output, targets) -> scalar; None with targets: cross-entropy of logits (N, C).
+        loss: (output, targets) -> scalar; None with targets: cross-entropy of logits (N, C), or of scores a
+            pixel (N, C, *S), the mean over all outputs of the targets' size.
         analyses: names; None: all that the effort allows.
         effort: "normal", or "quick": fewer analyses, fewer repetitions, no remedies tried.
         seed: decides everything that is drawn.
@@ -84,7 +85,7 @@ def xray(
     for i, analysis in enumerate(wanted):
         found += _one(analysis, subject, report, _part(tell, i, len(wanted), end), known)
     report.findings = ranked(found)
-    report.units, report.no_units = units_of(subject)
+    report.units, report.path_counts, report.no_units = units_of(subject)
     if effort == "normal":
         report.notes += measure_remedies(
             subject,

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from residua.xray.failures import in_one_line
+from residua.xray.paths.counting import nesting
 from residua.xray.subject import Subject, tensors_in
 
 PACKAGES = ("residua", "torch", "numpy")
@@ -35,17 +36,20 @@ def versions() -> dict[str, str]:
     return found | {"python": platform.python_version(), "system": platform.platform(terse=True)}
 
 
-def units_of(subject: Subject) -> tuple[list[dict[str, Any]], str]:
-    """Return what a page draws of each residual unit, and why there are none."""
+def units_of(subject: Subject) -> tuple[list[dict[str, Any]], list[int], str]:
+    """Return what a page draws of each residual unit, the paths by length, and why there are none."""
     try:
         anatomy = subject.anatomy
     except Exception as error:
-        return [], in_one_line(error)
+        return [], [], in_one_line(error)
     fields = ("index", "name", "source", "stage", "merge", "shortcut", "order", "text", "parent")
     rows = [{name: getattr(unit, name) for name in fields} for unit in anatomy.units]
     for row, unit in zip(rows, anatomy.units, strict=True):
         row["shape"] = list(unit.shape)
-    return rows, anatomy.reason
+    if not rows:
+        return rows, [], anatomy.reason
+    nest = nesting(anatomy)
+    return rows, nest.paths(nest.trunk), anatomy.reason
 
 
 def _gradient_of(subject: Subject) -> str:

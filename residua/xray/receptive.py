@@ -195,7 +195,8 @@ def effective_sigma(value: torch.Tensor, picture: torch.Tensor) -> list[float] |
     density = (density / top).square().sum((0, 1))
     sigmas = []
     for d in range(density.dim()):
-        along = density.sum([i for i in range(density.dim()) if i != d])
+        others = [i for i in range(density.dim()) if i != d]
+        along = density.sum(others) if others else density  # over no dimension torch takes all
         share = along / along.sum()
         at = torch.arange(len(share), dtype=share.dtype, device=share.device)
         mean = (share * at).sum()

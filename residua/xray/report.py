@@ -25,7 +25,8 @@ class XrayReport:
 
     findings: ranked, the worst first. results: by analysis. not_done: a line for each analysis that could
     not be done, with the reason. facts: of the network and the batch. units: a row for each residual unit;
-    no_units: why there are none. seconds: by analysis.
+    no_units: why there are none. path_counts: how many paths go through 0, 1, 2, ... branches. seconds: by
+    analysis.
     """
 
     name: str
@@ -36,6 +37,7 @@ class XrayReport:
     facts: dict[str, Any] = field(default_factory=dict)
     units: list[dict[str, Any]] = field(default_factory=list)
     no_units: str = ""
+    path_counts: list[int] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     seed: int = 0
     effort: str = "normal"
@@ -93,12 +95,15 @@ class XrayReport:
                 key: getattr(self, key)
                 for key in ("not_done", "notes", "facts", "units", "no_units", "seed", "effort")
             },
-            **{key: getattr(self, key) for key in ("command", "versions", "created")},
+            **{
+                key: getattr(self, key) for key in ("command", "versions", "created", "path_counts")
+            },
         }
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything but the figures, which are drawn from the tables."""
-        shown = {key: value for key, value in self.page().items() if key != "analyses"}
+        """Return everything but the figures, which are drawn from the tables, and the counts of paths."""
+        left_out = ("analyses", "path_counts")
+        shown = {key: value for key, value in self.page().items() if key not in left_out}
         results = {name: result.as_json() for name, result in self.results.items()}
         return shown | {"analyses": results, "seconds": self.seconds}
 

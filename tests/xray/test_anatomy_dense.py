@@ -7,6 +7,7 @@ from itertools import product
 
 import pytest
 import torch
+from numpy.polynomial import Polynomial
 from torch import nn
 from torch.nn import functional
 
@@ -359,3 +360,16 @@ def test_the_links_of_an_hourglass_are_cut_one_by_one() -> None:
             with found.cut([unit_named(found, name)]):
                 y = model(x)
             torch.testing.assert_close(y, model.stacks[1](start + rest)[1])
+
+
+def test_the_report_counts_the_paths_on_shortcuts_too() -> None:
+    """By length: R = 1 + t; H_0 = R, H_n = R + t R H_(n-1) R; R^3 (1 + 2 t H) H in all."""
+    model, x = small("hourglass2")
+    report = residua.xray(model, x, analyses=["anatomy"])
+    t, module = Polynomial([0, 1]), Polynomial([1, 1])
+    hourglass = module
+    for _ in range(2):
+        hourglass = module + t * module**2 * hourglass
+    every = module**3 * (1 + 2 * t * hourglass) * hourglass
+    assert report.path_counts == every.coef.astype(int).tolist()
+    assert sum(report.path_counts) == report.results["anatomy"].summary["paths"]
