@@ -31,8 +31,8 @@ DEFAULT_INPUT = (3, 224, 224)
 class Target:
     """A network, how to draw it again, and what it takes.
 
-    rebuild: seed -> the network freshly drawn; None for a trained one. input: (C, H, W). run: where it
-    comes from one.
+    rebuild: seed -> the network freshly drawn; None for a trained one. input: (C, *S). run: where it
+    comes from one. task: what it is for, one of `TASKS`; "" where nobody says.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Target:
     input: tuple[int, ...]
     rebuild: Callable[[int], nn.Module] | None = None
     run: Run[Any] | None = None
+    task: str = ""
 
     def rebuild_on(self, device: torch.device) -> Callable[[int], nn.Module] | None:
         """Return `rebuild`, its networks on a device."""
@@ -149,6 +150,7 @@ def _registered(
     options: dict[str, Any],
     shape: tuple[int, ...] | None,
 ) -> Target:
+    from residua.cli.dense import usual_side
     from residua.models.registry import create_model, record
 
     if depth is not None:
@@ -160,10 +162,10 @@ def _registered(
     def build() -> nn.Module:
         return create_model(name, classes, channels, **options)
 
-    side = known.input_size
+    own = (channels, *(usual_side(known),) * known.dims)
     shown = name + "".join(f" {key}={value}" for key, value in options.items())
     rebuild = _drawn(build)
-    return Target(shown, rebuild(seed), shape or (channels, side, side), rebuild)
+    return Target(shown, rebuild(seed), shape or own, rebuild, task=known.task)
 
 
 def _drawn(build: Callable[[], nn.Module]) -> Callable[[int], nn.Module]:
@@ -182,7 +184,8 @@ def _from_run(path: str) -> Target:
     from residua.training.api import open_run
 
     run = open_run(path)
-    return Target(f"{run.card.name} in {path}", run.model, run.card.input_shape, run=run)
+    card = run.card
+    return Target(f"{card.name} in {path}", run.model, card.input_shape, run=run, task=card.task)
 
 
 def _from_file(

@@ -29,7 +29,9 @@ def xray(
     shape: Annotated[
         str | None,
         typer.Option(
-            "--input", help="Shape of one sample, as 3x224x224; default: the model's own."
+            "--input",
+            help="Shape of one sample, as 3x224x224; default: the model's own, smaller for those with"
+            " an answer a pixel.",
         ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Samples in a batch.")] = 8,
@@ -94,6 +96,7 @@ def xray(
             opened.model,
             examples.inputs[0],
             examples.targets,
+            examples.loss,
             analyses=None if analyses is None else [a.strip() for a in analyses.split(",")],
             effort="quick" if quick else "normal",
             seed=seed,

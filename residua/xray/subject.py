@@ -31,7 +31,8 @@ class Subject:
     inputs: what forward takes: a tensor (N, ...), a tuple of arguments, or a mapping of keywords.
     targets: what `loss` compares the output with; None: there is no loss, and gradients are those
         of the sum of the output times fixed random signs.
-    loss: (output, targets) -> scalar; None with targets: cross-entropy of logits (N, C).
+    loss: (output, targets) -> scalar; None with targets: cross-entropy of logits (N, C), or of scores a
+        pixel (N, C, *S), the mean over all outputs of the targets' size.
     rebuild: seed -> a freshly initialised twin, for spreads over seeds.
     """
 
@@ -88,7 +89,7 @@ class Subject:
             return self.loss(output, self.targets)
         found = tensors_in(output)
         if self.targets is not None:
-            return F.cross_entropy(found[0].float(), self.targets)
+            return _cross_entropy(found, self.targets)
         generator = torch.Generator().manual_seed(self.seed)
         total = found[0].new_zeros((), dtype=torch.promote_types(found[0].dtype, torch.float32))
         for tensor in found:
@@ -102,6 +103,16 @@ class Subject:
         from residua.xray.anatomy import find_anatomy
 
         return find_anatomy(self)
+
+
+def _cross_entropy(outputs: Sequence[torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
+    """Return that of the first output, and where targets are masks (N, *S) of all that score them."""
+    first = outputs[0]
+    scores = [first]
+    if not targets.is_floating_point() and targets.dim() > 1:
+        shape = (*first.shape[:2], *targets.shape[1:])
+        scores = [t for t in outputs if t.shape == shape] or scores
+    return torch.stack([F.cross_entropy(t.float(), targets) for t in scores]).mean()
 
 
 def unwrap(model: nn.Module) -> nn.Module:
