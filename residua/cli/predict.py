@@ -54,6 +54,13 @@ def predict(
         int,
         typer.Option(min=0, help="With --instances: pixels of the smallest object that counts."),
     ] = 0,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            help="MB that masks may take beside networks and pictures; larger ones stream to the disk."
+            " Default: half of what is free."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the predictions as JSON.")] = False,
 ) -> None:
@@ -66,7 +73,9 @@ def predict(
     watcher = TerminalWatcher(quiet=as_json)
     options: dict[str, Any] = {"top": top}
     if opened.kind.task != "segmentation":
-        _refuse_for_others(members or vote != "mean" or uncertainty or instances or min_size)
+        _refuse_for_others(
+            members or vote != "mean" or uncertainty or instances or min_size or memory
+        )
     if min_size and not instances:
         raise BadInput("--min-size goes with --instances")
     if opened.kind.task != "pose" and boxes is not None:
@@ -79,6 +88,8 @@ def predict(
             "uncertainty": uncertainty,
             "instances": instances,
             "min_size": min_size,
+            "memory_mb": memory,
+            "tell": lambda what, done, n: watcher.progress(f"predicting {what}", done, n),
         }
     elif opened.kind.task == "pose":
         options = {"out": out, "boxes": boxes}
@@ -102,7 +113,7 @@ def _refuse_for_others(asked: object) -> None:
     """Raise BadInput where something was asked for that only masks have."""
     if asked:
         raise BadInput(
-            "--with, --vote, --uncertainty, --instances and --min-size go with runs on masks"
+            "--with, --vote, --uncertainty, --instances, --min-size and --memory go with runs on masks"
         )
 
 

@@ -311,7 +311,7 @@ def _tidy(folder: Path) -> None:
 
 def _in_memory(split: Split, fit: _Fit, progress: Progress | None, note: str) -> PixelStore:
     per_picture = fit.size * fit.size * fit.channels * (1.0 if fit.uniform else 1.5)
-    need, room = len(split) * per_picture, _free_memory() * _MEMORY_SHARE
+    need, room = len(split) * per_picture, free_memory() * _MEMORY_SHARE
     if need > room:
         raise ResiduaError(
             f"{note}, and {need / 1e9:.1f} GB do not fit in memory; "
@@ -331,7 +331,8 @@ def _in_memory(split: Split, fit: _Fit, progress: Progress | None, note: str) ->
     return PixelStore(flat, shapes, note=note)
 
 
-def _free_memory() -> float:
+def free_memory() -> float:
+    """Return the bytes that programs may still ask for; a guess where the system does not say."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):

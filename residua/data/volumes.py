@@ -62,6 +62,7 @@ __all__ = [
     "read_labels",
     "read_spacing",
     "read_volume",
+    "smallest_type",
     "stem",
     "write_mask",
     "write_volume",
@@ -193,9 +194,9 @@ def write_mask(
     classes = np.asarray(classes)
     if values is not None:
         table = np.asarray(values)
-        classes = table.astype(_smallest(table))[classes]
+        classes = table.astype(smallest_type(table))[classes]
     elif classes.size and classes.dtype.itemsize > 2:
-        classes = classes.astype(_smallest(classes))
+        classes = classes.astype(smallest_type(classes))
     write_volume(path, classes, like=like, channels=False)
 
 
@@ -209,7 +210,8 @@ def lossless_name(path: str | Path, addition: str = "") -> str:
     return stem(path) + addition + (kind if kind in EXTENSIONS else ".png")
 
 
-def _smallest(table: Array) -> np.dtype[Any]:
+def smallest_type(table: Array) -> np.dtype[Any]:
+    """Return the type of fewest bytes that holds these whole numbers."""
     low, high = int(table.min()), int(table.max())
     for name in ("uint8", "uint16", "int16", "int32"):
         limits = np.iinfo(name)

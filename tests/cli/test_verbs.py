@@ -108,7 +108,7 @@ def test_what_only_masks_have_is_refused_for_classes(
 ) -> None:
     for option in ("--instances", "--uncertainty"):
         said = command("predict", corner_run, corners / "south east" / "001.png", option)
-        assert said.code == 2 and "--instances and --min-size go with runs on masks" in said.line
+        assert said.code == 2 and "--min-size and --memory go with runs on masks" in said.line
     said = command("predict", corner_run, corners, "--min-size", "4")
     assert said.code == 2 and "go with runs on masks" in said.line
 

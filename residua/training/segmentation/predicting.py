@@ -21,11 +21,13 @@ def probabilities(
     device: torch.device,
     *,
     flips: Sequence[int] = (),
+    memory_mb: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> torch.Tensor:
     """Return probabilities float32 (K, *S), on the CPU, of a picture uint8 or float32 (*S, C).
 
-    flips: axes along which the mirrored picture is looked at, too. progress is told of tiles.
+    flips: axes along which the mirrored picture is looked at, too. memory_mb: as in `tiles.predict`.
+    progress is told of tiles.
     """
     found = predict(
         model,
@@ -34,6 +36,7 @@ def probabilities(
         device=device,
         flips=flips,
         prepare=prepared(card),
+        memory_mb=memory_mb,
         progress=progress,
     )
     return torch.from_numpy(found)

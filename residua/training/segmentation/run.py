@@ -25,6 +25,7 @@ from residua.training.segmentation.masks import MaskWriter, Wanted
 from residua.training.segmentation.materials import source_of
 from residua.training.segmentation.reading import refuse_depth
 from residua.training.segmentation.shapes import shape_words, shapes_of
+from residua.training.segmentation.streaming import Tell, is_scratch
 
 READABLE = (*decode.EXTENSIONS, *volumes.EXTENSIONS)
 FOLDER = "masks"  # in the run's folder, where no other is named
@@ -123,7 +124,9 @@ class SegmentationRun(Run[SegmentationCard]):
         uncertainty: bool = False,
         instances: bool = False,
         min_size: int = 0,
+        memory_mb: float | None = None,
         progress: Callable[[int, int], None] | None = None,
+        tell: Tell | None = None,
     ) -> list[dict[str, Any]]:
         """Write the mask of every picture: files and folders, of any size, in tiles where they are large.
 
@@ -136,17 +139,21 @@ class SegmentationRun(Run[SegmentationCard]):
             uncertainty: also write the entropy of the mean, 0 .. 1 of log K, as NAME-uncertainty.tif.
             instances: also write the objects, numbered 1 .. N, as NAME-instances; see `objects`.
             min_size: pixels of the smallest object that counts.
+            memory_mb: beside the pictures and the networks; None: half of what is free. A picture that
+                needs more is predicted on the disk, and goes on there where it was killed.
+            progress: is told of pictures. tell: of the tiles of one that is predicted on the disk.
 
         Returns a row a picture {path, mask, shares: {class: share of pixels}}, or {path, error}; with
         instances also {instances, objects: {class: how many}, apart: how they are told apart}.
         """
-        wanted = Wanted(vote, uncertainty, instances, min_size)
+        wanted = Wanted(vote, uncertainty, instances, min_size, memory_mb)
         for other in members:
             self._refuse_stranger(other)
         runs = [(run.model, run.card) for run in (self, *members)]
-        writer = MaskWriter(runs, self.fabric.device, wanted)
+        writer = MaskWriter(runs, self.fabric.device, wanted, tell)
         given = [what] if isinstance(what, str | Path) else list(what)
         paths = [path for item in given for path in files_of(Path(item), READABLE)]
+        paths = [path for path in paths if not is_scratch(path)]
         folder = Path(out) if out is not None else self.path / FOLDER
         rows = []
         places = places_for(paths, folder, lossless_name)
