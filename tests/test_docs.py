@@ -9,7 +9,7 @@ import pytest
 
 from residua.cli.main import load
 from residua.models import list_models, records
-from residua.nn import MERGES, NORMS, ORDERS, SHORTCUTS
+from residua.nn import ANTIALIASES, MERGES, NORMS, ORDERS, SHORTCUTS
 from residua.nn.attention import ATTENTIONS
 from residua.nn.init import SCHEMES
 from residua.nn.regularisers import DROPS
@@ -36,7 +36,9 @@ def test_commands_on_the_pages_are_understood(line):
 
 
 @pytest.mark.parametrize(
-    "names", [SHORTCUTS, MERGES, ORDERS, NORMS, DROPS, SCHEMES, ATTENTIONS], ids=lambda n: min(n)
+    "names",
+    [SHORTCUTS, MERGES, ORDERS, NORMS, DROPS, SCHEMES, ATTENTIONS, ANTIALIASES],
+    ids=lambda n: min(n),
 )
 def test_every_part_has_a_row(names):
     shown = {name.partition("(")[0] for name in SPELLED["parts"]}

@@ -10,6 +10,9 @@ and average pooling the size; basic networks keep the channels.
     224 pixels   conv7x7/2 norm relu maxpool3x3/2 (2 k channels), four stages, norm relu, average, fc
     32 pixels    conv3x3 (2 k channels; basic networks 16), three equal stages, norm relu, average, fc
 
+densenet264d and densenetblur121d are timm's: the deep stem of `models.stem`, k, k and 2 k channels wide, in
+the latter with its pooling blurred (see `residua.nn.antialias`).
+
 A transition is the start of the stage that it leads to, so a stage's map is that of its dense block:
 `stage_channels` of densenet121 are 256, 512, 1024, 1024. Transitions floor odd sizes, as the paper's do.
 In training, dropout follows each convolution but the first (the paper: 0.2 where pictures are few).
@@ -26,17 +29,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from residua.models.network import Head, Network
 from residua.models.registry import register
+from residua.models.stem import make_stem
 from residua.nn.init import initialise
 from residua.nn.init.scheme import Fan
 from residua.nn.merges.concatenate import Concatenate
 from residua.nn.norms import Norm, make_norm
-from residua.nn.orders import Preactivation
+from residua.nn.orders import ORDERS, Preactivation
 from residua.nn.pooling import Halve
 from residua.nn.recompute import recompute, recomputing
 from residua.nn.skip import Skip
@@ -120,17 +125,14 @@ def _transition(cin: int, cout: int, norm: Norm, dropout: float) -> nn.Sequentia
     return nn.Sequential(parts)
 
 
-def _stem(in_channels: int, channels: int, small: bool, norm: Norm) -> nn.Sequential:
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
-    if small:
-        parts["conv"] = norm.conv(in_channels, channels, 3)
-        return nn.Sequential(parts)
-    parts["conv"] = norm.conv(in_channels, channels, 7, stride=2)
-    if norm.layer is not None:
-        parts["norm"] = norm.layer(channels)
-    parts["act"] = nn.ReLU(inplace=True)
-    parts["pool"] = nn.MaxPool2d(3, stride=2, padding=1)
-    return nn.Sequential(parts)
+def _stem(
+    kind: str, in_channels: int, channels: int, norm: Norm, antialias: str | None
+) -> nn.Sequential:
+    if kind == "3x3":  # alone: the first layer activates before it convolves
+        if antialias is not None:
+            raise ValueError("a stem for 32 pixels has no pooling: antialias does not go with it")
+        return nn.Sequential(OrderedDict(conv=norm.conv(in_channels, channels, 3)))
+    return make_stem(kind, in_channels, channels, norm, ORDERS["original"], antialias)
 
 
 def densenet(
@@ -141,6 +143,8 @@ def densenet(
     small: bool,
     num_classes: int,
     in_channels: int,
+    stem: str = "7x7",
+    antialias: str | None = None,
     norm: str = "batch",
     dropout: float = 0.0,
     init: str = "he",
@@ -153,7 +157,8 @@ def densenet(
     Args:
         depths: layers of each dense block. growth: maps that each adds, the paper's k.
         bottleneck: DenseNet-BC (bottleneck layers, transitions that halve the channels) or basic.
-        small: the 32-pixel stem (no downsampling) rather than the 224-pixel one (by 4).
+        small: the 32-pixel stem (no downsampling) rather than one for 224 pixels (by 4): then stem is its
+            kind and antialias how it pools, see `make_stem`.
         norm: one of `residua.nn.NORMS`, everywhere. dropout: probability after each convolution.
         init, fan: see `residua.nn.initialise`. memory_efficient: recompute in the backward pass.
         features_only: no head; return one map a stage.
@@ -162,7 +167,7 @@ def densenet(
         raise ValueError(f"dropout {dropout} is not in [0, 1)")
     norms = make_norm(norm)
     channels = 2 * growth if bottleneck else BASIC_STEM
-    stem = _stem(in_channels, channels, small, norms)
+    first = _stem("3x3" if small else stem, in_channels, channels, norms, antialias)
     stages, widths = [], []
     for i, depth in enumerate(depths):
         transition = None
@@ -176,7 +181,7 @@ def densenet(
         stages.append(DenseStage(transition, layers, memory_efficient))
         widths.append(channels)
     head = None if features_only else Head(channels, num_classes)
-    network = Network(stem, stages, Preactivation(channels, norms), head, widths)
+    network = Network(first, stages, Preactivation(channels, norms), head, widths)
     initialise(network, init, fan)
     return network
 
@@ -189,6 +194,13 @@ IMAGENET = {
     "densenet169": ((6, 12, 32, 32), 32, 14_149_480, 3_359_843_328),
     "densenet201": ((6, 12, 48, 32), 32, 20_013_928, 4_291_365_888),
     "densenet264": ((6, 12, 64, 48), 32, 33_337_704, 5_751_653_376),
+    "densenet264d": ((6, 12, 64, 48), 48, 72_736_216, 13_470_266_880),
+    "densenetblur121d": ((6, 12, 24, 16), 32, 7_998_088, 3_073_802_240),
+}
+# what else makes one of these
+VARIANTS: dict[str, dict[str, Any]] = {
+    "densenet264d": {"stem": "deep"},
+    "densenetblur121d": {"stem": "deep", "antialias": "blur"},
 }
 
 # name: (depth, growth, parameters, multiply-adds); depth 3 n + 4 with n basic layers a block, 6 n + 4 with
@@ -223,7 +235,9 @@ def _register(
             "growth": growth,
             "bottleneck": not small or "_bc" in name,
             "small": small,
-        },
+            "stem": "7x7",
+        }
+        | VARIANTS.get(name, {}),
     )
 
 

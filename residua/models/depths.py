@@ -1,6 +1,7 @@
 """How many blocks a stage has at each depth, and which block.
 
-224 pixels   He et al. 2015, table 1; 200 from He et al. 2016b
+224 pixels   He et al. 2015, table 1; 200 from He et al. 2016b; 270 to 420 from Bello et al. 2021;
+             10, 14, 26, 201 and 269 as timm counts them
 32 pixels    three stages of n blocks: depth 6n + 2 (basic) or 9n + 2 (bottleneck); 2002: 1000 blocks
 """
 
@@ -14,27 +15,48 @@ from residua.models.residual import residual_network
 from residua.nn.blocks import BasicBlock, BottleneckBlock
 
 IMAGENET_BLOCKS: dict[int, tuple[int, int, int, int]] = {
+    10: (1, 1, 1, 1),
+    14: (1, 1, 1, 1),
     18: (2, 2, 2, 2),
+    26: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
     200: (3, 24, 36, 3),
+    201: (3, 24, 36, 4),
+    269: (3, 30, 48, 8),
+    270: (4, 29, 53, 4),
+    350: (4, 36, 72, 4),
+    420: (4, 44, 87, 4),
 }
+IMAGENET_BASIC = (10, 18, 34)  # of basic blocks; the others are of bottlenecks
 IMAGENET_WIDTHS = (64, 128, 256, 512)
 CIFAR_WIDTHS = (16, 32, 64)
 CIFAR_BOTTLENECKS = (164, 1001)  # He et al. 2016b, table 4
 UNEVEN = {2002: (333, 334, 333)}  # 1000 blocks, which three does not divide
 
+# He, T. et al. 2019, section 4 (c, d); GluonCV (s: a stem twice as wide); timm (t: a stem in three widths)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "": {},
+    "c": {"stem": "deep", "shortcut": "B"},
+    "d": {"stem": "deep", "shortcut": "D"},
+    "s": {"stem": "deep", "shortcut": "B", "stem_width": 128},
+    "t": {"stem": "tiered", "shortcut": "D"},
+}
 
-def imagenet_stages(depth: int) -> dict[str, Any]:
-    """Return block, depths and widths of the 224-pixel network of that depth."""
+
+def imagenet_stages(depth: int, variant: str = "") -> dict[str, Any]:
+    """Return block, depths and widths of the 224-pixel network of that depth, and what its variant adds.
+
+    variant: the letter after the depth in a name, one of `VARIANTS`.
+    """
     return {
-        "block": BasicBlock if depth < 50 else BottleneckBlock,
+        "block": BasicBlock if depth in IMAGENET_BASIC else BottleneckBlock,
         "depths": IMAGENET_BLOCKS[depth],
         "widths": IMAGENET_WIDTHS,
         "stem": "7x7",
-    }
+    } | VARIANTS[variant]
 
 
 def cifar_stages(depth: int) -> dict[str, Any]:

@@ -237,7 +237,7 @@ for _depth, (_parameters, _multiply_adds) in IMAGENET.items():
         input_size=224,
         num_classes=1000,
         preset={
-            "depths": (2, 2, 2, 2) if _depth == 26 else IMAGENET_BLOCKS[_depth],
+            "depths": IMAGENET_BLOCKS[_depth],
             "widths": IMAGENET_WIDTHS,
             "bottleneck": True,
             "small": False,

@@ -49,9 +49,10 @@ def body(shapes: Shapes) -> dict[str, tuple[int, ...]]:
 
 
 def registered_as(shapes: Shapes) -> list[str]:
-    """Return the names of the registered models with this body, for whatever classes and channels.
+    """Return the names of the registered models with this body, the shortest first, for whatever classes.
 
-    Only models with the right number of parameters are built, on torch's meta device.
+    Channels of the pictures are of no matter either. Only models with the right number of parameters are
+    built, on torch's meta device.
     """
     found = []
     for name, record in records().items():
@@ -60,7 +61,7 @@ def registered_as(shapes: Shapes) -> list[str]:
             model = _on_meta(name, *_classes_and_channels(shapes))
             if body(shapes_of(model)) == body(shapes):
                 found.append(name)
-    return found
+    return sorted(found, key=len)
 
 
 def _parameters(shapes: Shapes, record: Record) -> int:
@@ -82,7 +83,7 @@ def _classes_and_channels(shapes: Shapes) -> tuple[int | None, int]:
     return shapes[FC][0] if FC in shapes else None, max(channels, 1)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _on_meta(name: str, num_classes: int | None, in_channels: int) -> nn.Module:
     with torch.device("meta"):
         return create_model(name, num_classes, in_channels)

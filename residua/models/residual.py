@@ -4,34 +4,30 @@
     v2   conv7x7/2 maxpool3x3/2, four stages in pre-activation order, norm relu, average, fc
 
 For 32-pixel pictures (2015, section 4.2): conv3x3, three stages of n blocks at 16, 32, 64 channels,
-average, fc; depth 6n + 2 with basic blocks, 9n + 2 with bottlenecks. The "deep" stem has three 3x3
-convolutions (the first with stride 2) in place of the 7x7 (He, T. et al. 2019, fig. 2b: ResNet-C). The
-"7x7_fixed" stem pads with zeros before it pools, as BiT does (Kolesnikov et al. 2020, the authors' code):
-a border whose values are all negative becomes 0, where a pooling's own padding leaves it as it is.
+average, fc; depth 6n + 2 with basic blocks, 9n + 2 with bottlenecks. Other stems are in `models.stem`.
 
 Shapes: (N, C, H, W) -> (N, classes), any H, W >= 1; the 224-pixel maps are floor((H - 1) / 32) + 1 high.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 from torch import nn
 
 from residua.models.network import Head, Network
+from residua.models.stem import make_stem
 from residua.nn.blocks import BASE_WIDTH, BasicBlock, BlockOptions, BottleneckBlock, Drop
 from residua.nn.init import fixup, initialise, zero_last
 from residua.nn.init.scheme import Fan
-from residua.nn.names import split, unknown
-from residua.nn.norms import Norm, make_norm
-from residua.nn.orders import ORDERS, Order
+from residua.nn.names import split
+from residua.nn.norms import make_norm
+from residua.nn.orders import ORDERS
 from residua.nn.recompute import Recomputed
 
 HE2015 = "He, Zhang, Ren, Sun 2015, Deep Residual Learning for Image Recognition"
 HE2016B = "He, Zhang, Ren, Sun 2016, Identity Mappings in Deep Residual Networks"
 
-STEMS = ("3x3", "7x7", "7x7_fixed", "deep")
 FIXUP = "fixup"  # the initialisation that is of whole networks, not of one layer after the other
 
 Block = type[BasicBlock] | type[BottleneckBlock]
@@ -55,6 +51,7 @@ def residual_network(
     groups: int = 1,
     base_width: int = BASE_WIDTH,
     attention: str | None = None,
+    antialias: str | None = None,
     dropout: float = 0.0,
     shortcut_dropout: float = 0.0,
     stochastic_depth: float = 0.0,
@@ -71,7 +68,7 @@ def residual_network(
 
     Args:
         block: basic or bottleneck. depths: blocks a stage. widths: of each stage, before expansion.
-        stem: "3x3" (32 pixels, no downsampling), "7x7", "7x7_fixed" or "deep" (224 pixels, by 4).
+        stem: "3x3" (32 pixels, no downsampling) or one for 224 pixels (by 4): see `make_stem`.
         stem_width: its channels; None: those of the first stage, before expansion.
         plain: the same without shortcuts. order: one of `residua.nn.ORDERS`.
         shortcut: one of `residua.nn.SHORTCUTS`; where shapes change "A" zero-pads, "B" projects, "D"
@@ -79,6 +76,7 @@ def residual_network(
         merge: one of `residua.nn.MERGES`. norm: `residua.nn.NORMS`, everywhere alike.
         stride_on: the bottleneck convolution that strides, "3x3" or (as in the paper) "1x1".
         groups, base_width: of the bottleneck's 3x3 convolution. attention: "se" or none.
+        antialias: pool by "mean" or "blur" where a branch or the stem would stride; None strides.
         dropout: inside each branch. shortcut_dropout: on each shortcut.
         stochastic_depth: probability of dropping the last block; from 0 at the first by drop_decay
             "linear", or the same everywhere by "constant"; drop and drop_per: what and how, see
@@ -88,15 +86,11 @@ def residual_network(
         recompute: keep the activations of every n-th block only (True: of about a square root of them).
         features_only: no head; return one map a stage.
     """
-    if stem not in STEMS:
-        raise ValueError(unknown("stem", stem, STEMS))
     if plain and zero_init_last:
         raise ValueError("a plain network has no shortcut: zero_init_last kills it")
     if zero_init_last or init == FIXUP:
         _check_zero_start(order, merge)
     stem_width = widths[0] if stem_width is None else stem_width
-    if stem_width < 2:
-        raise ValueError(f"stem_width {stem_width} is not at least 2")
     how = make_norm(norm)
     options = BlockOptions(
         norm=how,
@@ -107,6 +101,7 @@ def residual_network(
         groups=groups,
         base_width=base_width,
         attention=attention,
+        antialias=antialias,
         dropout=dropout,
         shortcut_dropout=shortcut_dropout,
         drop=Drop(stochastic_depth, drop, drop_decay, drop_per),
@@ -122,7 +117,7 @@ def residual_network(
             channels = width * block.expansion
         stages.append(_stage(blocks, recompute))
     network = Network(
-        _stem(in_channels, stem_width, stem, how, ORDERS[order]),
+        make_stem(stem, in_channels, stem_width, how, ORDERS[order], antialias),
         stages,
         ORDERS[order].tail(channels, how),
         None if features_only else Head(channels, num_classes),
@@ -156,26 +151,3 @@ def _stage(blocks: Sequence[nn.Module], recompute: bool | int) -> nn.Sequential:
     if recompute is False:
         return nn.Sequential(*blocks)
     return Recomputed(*blocks, every=None if recompute is True else recompute)
-
-
-def _stem(in_channels: int, width: int, kind: str, norm: Norm, order: Order) -> nn.Sequential:
-    """Return the first layers; in v2 the first block's activation takes the place of norm and ReLU."""
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
-    bias = norm.layer is None and order.biases
-    if kind == "deep":
-        parts["conv"] = norm.conv(in_channels, width // 2, 3, 2, bias=bias)
-        for i, (cin, cout) in enumerate(((width // 2, width // 2), (width // 2, width)), start=1):
-            if norm.layer is not None:
-                parts[f"norm{i}"] = norm.layer(cin)
-            parts[f"act{i}"] = nn.ReLU(inplace=True)
-            parts[f"conv{i + 1}"] = norm.conv(cin, cout, 3, bias=bias)
-    else:
-        kernel, stride = (3, 1) if kind == "3x3" else (7, 2)
-        parts["conv"] = norm.conv(in_channels, width, kernel, stride, bias=bias)
-    parts |= order.stem(width, norm)
-    if kind == "7x7_fixed":
-        parts["pad"] = nn.ConstantPad2d(1, 0.0)
-        parts["pool"] = nn.MaxPool2d(3, stride=2)
-    elif kind != "3x3":
-        parts["pool"] = nn.MaxPool2d(3, stride=2, padding=1)
-    return nn.Sequential(parts)

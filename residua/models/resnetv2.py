@@ -3,9 +3,12 @@
 He, Zhang, Ren, Sun 2016, Identity Mappings in Deep Residual Networks, fig. 4e. A block that changes
 shape activates before the fork, so its projection sees the activated input. No norm in the stem; one
 norm and ReLU after the last block.
+
+resnetv2_50d and its like have the deep stem of ResNet-D and its pooled shortcuts, 50t the stem in three
+widths: see `models.resnet_cd`. resnetv2_50d_gn has group norm of 32 groups. They are timm's.
 """
 
-from residua.models.depths import register_depths
+from residua.models.depths import imagenet_stages, register_depths, register_residual
 
 PAPER = "He, Zhang, Ren, Sun 2016, Identity Mappings in Deep Residual Networks"
 
@@ -17,6 +20,16 @@ IMAGENET = {
     101: (44_541_480, 7_801_405_440),
     152: (60_185_128, 11_513_626_624),
     200: (64_666_152, 15_007_481_856),
+}
+
+# (depth, variant): the same
+VARIANTS = {
+    (18, "d"): (11_706_952, 2_053_713_920),
+    (34, "d"): (21_815_112, 3_903_401_984),
+    (50, "d"): (25_568_584, 4_328_824_832),
+    (101, "d"): (44_560_712, 8_041_046_016),
+    (152, "d"): (60_204_360, 11_753_267_200),
+    (50, "t"): (25_566_048, 4_297_213_952),
 }
 
 # depth: (parameters, multiply-adds) at 10 classes and 32 pixels
@@ -39,4 +52,23 @@ register_depths(
     CIFAR,
     family="resnetv2",
     order="preactivation",
+)
+
+for (_depth, _variant), _both in VARIANTS.items():
+    register_residual(
+        f"resnetv2_{_depth}{_variant}",
+        imagenet_stages(_depth, _variant),
+        _both,
+        family="resnetv2",
+        paper=PAPER,
+        defaults={"order": "preactivation"},
+    )
+
+register_residual(
+    "resnetv2_50d_gn",
+    imagenet_stages(50, "d"),
+    VARIANTS[50, "d"],
+    family="resnetv2",
+    paper=PAPER,
+    defaults={"order": "preactivation", "norm": "group(32)"},
 )

@@ -5,7 +5,8 @@
 Xie, Girshick, Dollar, Tu, He 2017, Aggregated Residual Transformations, equation 3 and figure 3, whose
 three forms are in `residua.nn.aggregated`. "CxDd" in a name is cardinality C at d = D in the first stage; d
 doubles with every stage. At 224 pixels 32x4d is table 1; 2x40d, 4x24d and 8x14d have like cost (tables 2
-and 3), 2x64d and 64x4d twice that (table 4), 32x8d is torchvision's.
+and 3), 2x64d and 64x4d twice that (table 4), 32x8d is torchvision's, 32x16d and 32x32d are of Mahajan et al.
+2018, Exploring the Limits of Weakly Supervised Pretraining. 50d has stem and shortcuts of `models.resnet_cd`.
 
 At 32 pixels (section 5.3): conv3x3 of 64 channels, three stages of 3 blocks with d = 64, 128, 256 and outputs
 of 256, 512, 1024 channels, average, fc. Depth 29 counts the three layers of each block, the stem and fc.
@@ -29,6 +30,8 @@ IMAGENET = {
     (101, 32, 8): (88_791_336, 16_414_015_488),
     (101, 2, 64): (84_198_184, 15_123_087_360),
     (101, 64, 4): (83_455_272, 15_460_270_080),
+    (101, 32, 16): (194_026_792, 36_163_289_088),
+    (101, 32, 32): (468_530_472, 87_106_781_184),
 }
 
 # cardinality: (parameters, multiply-adds) at 10 classes and 32 pixels
@@ -47,6 +50,16 @@ for (_depth, _cardinality, _width), _both in IMAGENET.items():
         groups=_cardinality,
         base_width=_width,
     )
+
+register_residual(
+    "resnext50d_32x4d",
+    imagenet_stages(50, "d"),
+    (25_048_136, 4_470_120_448),
+    family="resnext",
+    paper=PAPER,
+    groups=32,
+    base_width=4,
+)
 
 for _cardinality, _both in CIFAR.items():
     register_residual(

@@ -22,6 +22,7 @@ from residua.models.layouts import (
     TIMM,
     TORCHVISION,
     Layout,
+    absent,
     layout_for,
     layout_of,
 )
@@ -123,6 +124,8 @@ def load_tensors(
 
 def names_in(path: Path, file: Mapping[str, torch.Tensor]) -> tuple[Layout, dict[str, str]]:
     """Return the layout of a file, and its name of each tensor by ours; BadInput for an unknown layout."""
+    if (what := absent(file)) is not None:
+        raise BadInput(f"{path} is {what}: expected a network that `residua models` lists")
     layout = layout_of(file)
     if layout is None:
         raise BadInput(
@@ -309,9 +312,9 @@ def torchvision_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
 def timm_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return the weights of a model that timm has too under timm's names.
 
-    Those are resnet18 to 200, the same with c or d, resnetv2_* with BiT's, resnext*, seresnet*,
-    seresnext*, wide_resnet* and densenet*. The head of resnetv2_* becomes a 1x1 convolution, as there.
-    Otherwise as `torchvision_state_dict`.
+    Those are resnet10t to 200, with c, d, s or t and with group norm, resnetaa*, resnetblur*, resnetrs*,
+    resnetv2_* with BiT's, resnext*, seresnet*, seresnext*, wide_resnet* and densenet*. The head of resnetv2_*
+    becomes a 1x1 convolution, as there. Otherwise as `torchvision_state_dict`.
     """
     return _export(model, TIMM)
 

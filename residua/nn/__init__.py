@@ -1,5 +1,6 @@
 """The parts that residual networks are composed of; `Skip` puts them together."""
 
+from residua.nn.antialias import ANTIALIASES, Blur, make_antialias
 from residua.nn.attention import SqueezeExcitation, make_attention
 from residua.nn.blocks import BasicBlock, BlockOptions, BottleneckBlock, Drop
 from residua.nn.init import fixup, initialise, lsuv, zero_last
@@ -12,6 +13,7 @@ from residua.nn.shortcuts import SHORTCUTS, NoShortcut, Projection, ZeroPad, mak
 from residua.nn.skip import Skip
 
 __all__ = [
+    "ANTIALIASES",
     "MERGES",
     "NORMS",
     "ORDERS",
@@ -19,6 +21,7 @@ __all__ = [
     "Add",
     "BasicBlock",
     "BlockOptions",
+    "Blur",
     "BottleneckBlock",
     "Concatenate",
     "Drop",
@@ -37,6 +40,7 @@ __all__ = [
     "initialise",
     "is_norm",
     "lsuv",
+    "make_antialias",
     "make_attention",
     "make_merge",
     "make_norm",

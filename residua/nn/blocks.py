@@ -23,6 +23,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from residua.nn.antialias import make_antialias
 from residua.nn.attention import make_attention
 from residua.nn.convolutions import EXPANSION, basic_convolutions, bottleneck_convolutions
 from residua.nn.merges import KeepBranch, Place, make_merge
@@ -54,7 +55,9 @@ class BlockOptions:
     norm: for norms and convolutions. order: one of `ORDERS`. merge: one of `MERGES`.
     shortcut: one of `SHORTCUTS`, or None for a plain network. shortcut_dropout: its probability.
     stride_on: where a bottleneck strides, "3x3" or "1x1". groups, base_width: of its 3x3 convolution.
-    attention: None or "se". dropout: before the branch's last 3x3 convolution. drop: whole branches.
+    attention: None or "se". antialias: None, or how a branch that would stride pools in its stead, before
+    its last convolution: see `residua.nn.antialias`. dropout: before the branch's last 3x3 convolution.
+    drop: whole branches.
     """
 
     norm: Norm = field(default_factory=lambda: make_norm("batch"))
@@ -65,6 +68,7 @@ class BlockOptions:
     groups: int = 1
     base_width: int = BASE_WIDTH
     attention: str | None = None
+    antialias: str | None = None
     dropout: float = 0.0
     shortcut_dropout: float = 0.0
     drop: Drop = Drop()
@@ -85,7 +89,18 @@ class BlockOptions:
                 f"order {self.order!r} is there to train without norm layers: norm {self.norm.name!r}"
                 " does not go with it; expected none, weight or standardised"
             )
+        self._check_antialias()
         self._check_plain()
+
+    def _check_antialias(self) -> None:
+        if self.antialias is None:
+            return
+        make_antialias(self.antialias)  # an unknown name shows here
+        if self.stride_on != "3x3" or self.norm.dims != 2:
+            raise ValueError(
+                "antialias pools what the 3x3 convolution made, in two dimensions: it goes with"
+                f" stride_on 3x3 and maps of 2-D, not {self.stride_on} and {self.norm.dims}-D"
+            )
 
     def _check_plain(self) -> None:
         if self.shortcut is not None:
@@ -131,10 +146,13 @@ class _Block(nn.Sequential, ABC):
         changes = not isinstance(shortcut, nn.Identity | NoShortcut)
         if order.fork is not None and changes:
             self.fork = order.fork(in_channels, norm)
-        convolutions = self.convolutions(in_channels, width, stride, options)
+        pooled = options.antialias is not None and stride > 1
+        convolutions = self.convolutions(in_channels, width, 1 if pooled else stride, options)
         branch = order.branch(convolutions, norm, hasattr(self, "fork"))
+        if options.antialias is not None and pooled:
+            branch = _with(branch, "pool", make_antialias(options.antialias), kernel=1)
         if options.dropout > 0:
-            branch = _with_dropout(branch, options.dropout)
+            branch = _with(branch, "dropout", nn.Dropout(options.dropout), kernel=3)
         if options.attention is not None:
             branch["attention"] = make_attention(options.attention, out_channels, norm.dims)
         drop = options.drop
@@ -160,17 +178,23 @@ class _Block(nn.Sequential, ABC):
         """Return the branch's convolutions in order."""
 
 
-def _with_dropout(branch: OrderedDict[str, nn.Module], p: float) -> OrderedDict[str, nn.Module]:
-    """Return the branch with dropout before its last 3x3 convolution (WRN: after norm and ReLU)."""
-    last = [k for k, m in branch.items() if isinstance(m, Convolution) and max(m.kernel_size) > 1][
-        -1
-    ]
+def _with(
+    branch: OrderedDict[str, nn.Module], name: str, part: nn.Module, kernel: int
+) -> OrderedDict[str, nn.Module]:
+    """Return the branch with a part before its last convolution of that kernel or a larger one."""
+    convolutions = [key for key, layer in branch.items() if isinstance(layer, Convolution)]
+    last = [key for key in convolutions if max(_kernel(branch[key])) >= kernel][-1]
     parts: OrderedDict[str, nn.Module] = OrderedDict()
-    for name, part in branch.items():
-        if name == last:
-            parts["dropout"] = nn.Dropout(p)
-        parts[name] = part
+    for key, layer in branch.items():
+        if key == last:
+            parts[name] = part
+        parts[key] = layer
     return parts
+
+
+def _kernel(layer: nn.Module) -> tuple[int, ...]:
+    assert isinstance(layer, Convolution)
+    return layer.kernel_size
 
 
 def _bias(options: BlockOptions) -> bool:

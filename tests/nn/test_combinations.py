@@ -34,7 +34,7 @@ RANDOM = (nn.Dropout, StochasticDepth, RandomDrop, SeparatedDrop, ShakeDrop)
 
 OPTIONS = {
     "block": st.sampled_from([BasicBlock, BottleneckBlock]),
-    "stem": st.sampled_from(["3x3", "7x7", "7x7_fixed", "deep"]),
+    "stem": st.sampled_from(["3x3", "7x7", "7x7_fixed", "deep", "tiered", "strided"]),
     "plain": st.sampled_from([False] * 5 + [True]),
     "order": st.sampled_from(list(ORDERS)),
     "shortcut": st.sampled_from(SHORTCUTS),
@@ -47,6 +47,7 @@ OPTIONS = {
     "stride_on": st.sampled_from(["3x3", "1x1"]),
     "groups": st.sampled_from([1, 1, 1, 2]),
     "attention": st.sampled_from([None, "se"]),
+    "antialias": st.sampled_from([None, None, None, "mean", "blur"]),
     "dropout": st.sampled_from([0.0, 0.3]),
     "shortcut_dropout": st.sampled_from([0.0, 0.0, 0.3]),
     "stochastic_depth": st.sampled_from([0.0, 0.5]),
@@ -69,6 +70,7 @@ USUAL = {
     "stride_on": "3x3",
     "groups": 1,
     "attention": None,
+    "antialias": None,
     "dropout": 0.0,
     "shortcut_dropout": 0.0,
     "stochastic_depth": 0.0,
@@ -99,6 +101,11 @@ def reasons(o):
         yield "to train without norm layers"
     if o["norm"] == "standardised":
         yield "needs a layer after it"
+    if o["antialias"] is not None:
+        if o["stride_on"] != "3x3":
+            yield "it goes with stride_on 3x3"
+        if o["stem"] in ("7x7_fixed", "strided"):
+            yield "has a pooling of its own"
     if o["groups"] != 1 and o["block"] is BasicBlock:
         yield "of bottleneck blocks"
     if o["drop_per"] in ("channel", "pixel") and o["drop"] != "shake_drop":

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from residua.nn import BasicBlock, BlockOptions, BottleneckBlock, Skip, make_norm
+from residua.nn import BasicBlock, BlockOptions, Blur, BottleneckBlock, Skip, make_norm
 from residua.nn.init import fixup, initialise, second_moments
 from residua.nn.init.moments import merge_rule, rule
 from residua.nn.init.moments.gaussian import (
@@ -116,6 +116,7 @@ LAYERS = {
     "relu maximum": lambda: nn.Sequential(nn.ReLU(), nn.MaxPool2d(3, 2, padding=1)),
     "halved": lambda: Halve("max"),
     "halved mean": lambda: Halve("mean"),
+    "blurred": Blur,
     "zero-padded": lambda: ZeroPad(64, 96, 2),
     "dropout": lambda: nn.Dropout(0.3),
     "dropout, evaluated": lambda: nn.Dropout(0.3).eval(),

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from residua.models.layouts.densenet import DENSENET
+from residua.models.layouts.absent import absent
+from residua.models.layouts.densenet import DENSENET, DENSENET_D
 from residua.models.layouts.layout import Layout, Row
 from residua.models.layouts.numbered import ALEXNET, VGG
-from residua.models.layouts.resnet import RESNET, RESNET_C, RESNET_D, SE_RESNET, TIMM, TORCHVISION
-from residua.models.layouts.resnetv2 import RESNETV2
+from residua.models.layouts.resnet import (
+    RESNET,
+    RESNET_C,
+    RESNET_D,
+    RESNET_RS,
+    SE_RESNET,
+    TIMM,
+    TORCHVISION,
+)
+from residua.models.layouts.resnetv2 import RESNETV2, RESNETV2_D
 
 __all__ = [
     "LAYOUTS",
@@ -18,25 +27,28 @@ __all__ = [
     "TORCHVISION",
     "Layout",
     "Row",
+    "absent",
     "layout_for",
     "layout_of",
 ]
 
 OURS = Layout(
-    peers=("residua",),
+    models={"residua": ()},
     # a U-Net's first level, and a U-Net++'s, where the others have a stem
     mark=r"^(.*\.)?stem\.conv\.|^level\.encode\.|^encode\.0\.",
-    models=(),
     rows=(),
 )
 
 # The first that recognises a file reads it.
 LAYOUTS = (
+    RESNETV2_D,
     RESNETV2,
+    RESNET_RS,
     RESNET_D,
     RESNET_C,
     SE_RESNET,
     RESNET,
+    DENSENET_D,
     DENSENET,
     ALEXNET,
     VGG,
@@ -60,4 +72,4 @@ def layout_for(model: str, peer: str) -> Layout | None:
     >>> layout_for("densenet121", "timm").name, layout_for("vgg16", "timm")
     ('torchvision', None)
     """
-    return next((one for one in LAYOUTS if peer in one.peers and one.holds(model)), None)
+    return next((one for one in LAYOUTS if one.holds(model, peer)), None)

@@ -31,29 +31,29 @@ class Row(NamedTuple):
 class Layout:
     """How some library names the tensors of some models.
 
-    peers: the libraries, the best known one first. mark: a regular expression that finds the layout in
-    a file's names, one a line. models: patterns of the registered names that are written so. rows: the
-    table, the first row that matches counts. conv_head: whether the head is a 1x1 convolution.
+    models: of each library, the best known one first, the patterns of the registered names that it writes so.
+    mark: a regular expression that finds the layout in a file's names, one a line. rows: the table, the
+    first row that matches counts. conv_head: whether the head is a 1x1 convolution.
     """
 
-    peers: tuple[str, ...]
+    models: Mapping[str, tuple[str, ...]]
     mark: str
-    models: tuple[str, ...]
     rows: tuple[Row, ...]
     conv_head: bool = False
 
     @property
     def name(self) -> str:
         """The library that a person will look for."""
-        return self.peers[0]
+        return next(iter(self.models))
 
     def is_of(self, names: Iterable[str]) -> bool:
         """Return whether a file with these names is in this layout."""
         return re.search(self.mark, "\n".join(names), re.MULTILINE) is not None
 
-    def holds(self, model: str) -> bool:
-        """Return whether the registered model of that name is written so."""
-        return any(fnmatchcase(model, pattern) for pattern in self.models)
+    def holds(self, model: str, peer: str | None = None) -> bool:
+        """Return whether the registered model of that name is written so, by that library or by any."""
+        found = self.models.values() if peer is None else [self.models.get(peer, ())]
+        return any(fnmatchcase(model, pattern) for patterns in found for pattern in patterns)
 
     def to_ours(self, names: Iterable[str]) -> dict[str, str]:
         """Map their names to ours; a name that the layout does not have stays as it is."""

@@ -68,16 +68,14 @@ def _head(first: int, second: int, third: int) -> tuple[Row, ...]:
 
 
 ALEXNET = Numbered(
-    peers=(TORCHVISION,),
     # The last convolution is number 10; VGG's go on, to 18 or more.
     mark=r"\A(?=[\s\S]*^features\.10\.)(?![\s\S]*^features\.1[1-9]\.)",
-    models=("alexnet",),
+    models={TORCHVISION: ("alexnet",)},
     rows=_head(1, 4, 6),
     stem_poolings=1,
 )
 VGG = Numbered(
-    peers=(TORCHVISION,),
     mark=r"^features\.1[1-9]\.(weight|bias)$",
-    models=("vgg*[0-9]", "vgg*_bn"),
+    models={TORCHVISION: ("vgg*[0-9]", "vgg*_bn")},
     rows=_head(0, 3, 6),
 )

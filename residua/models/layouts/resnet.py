@@ -1,9 +1,10 @@
-"""ResNets, ResNeXts and wide ResNets of torchvision; those, the C, D and SE ones of timm.
+"""ResNets, ResNeXts and wide ResNets of torchvision; those, C, D, S, T, SE, antialiased and RS ones of timm.
 
     conv1, bn1, layer1.0.conv1, layer1.0.bn1, layer1.0.downsample.0, fc      torchvision and timm
     layer1.0.se.fc1                                                          timm, SE
-    conv1.0, conv1.1, conv1.3, conv1.4, conv1.6, bn1                         timm, C and D: the deep stem
-    layer1.0.downsample.1, layer1.0.downsample.2                             timm, D: 0 is the pooling
+    conv1.0, conv1.1, conv1.3, conv1.4, conv1.6, bn1                         timm, C, D, S, T: the deep stem
+    layer1.0.downsample.1, layer1.0.downsample.2                             timm, D and T: 0 is the pooling
+    maxpool.0, maxpool.1                                             timm, RS: a convolution for the pooling
 
 Sources: torchvision/models/resnet.py, timm/models/resnet.py.
 """
@@ -17,13 +18,19 @@ _THEIRS = "layer{layer}.{block}"
 _OURS = "stages.{stage}.{block}.skip"
 
 STEM = (Row("conv1.{leaf}", "stem.conv.{leaf}"), Row("bn1.{leaf}", "stem.norm.{leaf}"))
-DEEP_STEM = (
+THREE = (
     Row("conv1.0.{leaf}", "stem.conv.{leaf}"),
     Row("conv1.1.{leaf}", "stem.norm1.{leaf}"),
     Row("conv1.3.{leaf}", "stem.conv2.{leaf}"),
     Row("conv1.4.{leaf}", "stem.norm2.{leaf}"),
     Row("conv1.6.{leaf}", "stem.conv3.{leaf}"),
-    Row("bn1.{leaf}", "stem.norm.{leaf}"),
+)
+DEEP_STEM = (*THREE, Row("bn1.{leaf}", "stem.norm.{leaf}"))
+STRIDED_STEM = (
+    *THREE,
+    Row("bn1.{leaf}", "stem.norm3.{leaf}"),
+    Row("maxpool.0.{leaf}", "stem.conv4.{leaf}"),
+    Row("maxpool.1.{leaf}", "stem.norm.{leaf}"),
 )
 BODY = (
     Row(f"{_THEIRS}.conv{{i}}.{{leaf}}", f"{_OURS}.branch.conv{{i}}.{{leaf}}"),
@@ -40,27 +47,40 @@ POOLED_PROJECTION = (
     Row(f"{_THEIRS}.downsample.2.{{leaf}}", f"{_OURS}.shortcut.norm.{{leaf}}"),
 )
 
+PLAIN = ("resnet[0-9]*[0-9]", "resnext*[0-9]_*d", "wide_resnet*[0-9]")
+GROUP_NORM = ("resnet50_gn",)
+# An antialiased network has the tensors of the one that strides.
+ANTIALIASED = ("resnetaa*[0-9]", "resnetblur*[0-9]")
+
+RESNET_RS = Layout(
+    models={TIMM: ("resnetrs*",)},
+    mark=r"^maxpool\.0\.",
+    rows=STRIDED_STEM + POOLED_PROJECTION + BODY,
+)
 RESNET_D = Layout(
-    peers=(TIMM,),
+    models={
+        TIMM: (
+            "resnet*[0-9][dt]",
+            "seresnet*[0-9][dt]",
+            "resnext[0-9]*d_*d",
+            "seresnext*[dt]_*d",
+        )
+    },
     mark=r"^layer\d+\.\d+\.downsample\.2\.",
-    models=("resnet[0-9]*d",),
     rows=DEEP_STEM + POOLED_PROJECTION + BODY,
 )
 RESNET_C = Layout(
-    peers=(TIMM,),
+    models={TIMM: ("resnet[0-9]*[cs]",)},
     mark=r"^conv1\.6\.",
-    models=("resnet[0-9]*c",),
     rows=DEEP_STEM + PROJECTION + BODY,
 )
 SE_RESNET = Layout(
-    peers=(TIMM,),
+    models={TIMM: ("seresnet*[0-9]", "seresnext*[0-9]_*d")},
     mark=r"^layer\d+\.\d+\.se\.",
-    models=("seresnet*[0-9]", "seresnext*d"),
     rows=STEM + PROJECTION + BODY,
 )
 RESNET = Layout(
-    peers=(TORCHVISION, TIMM),
+    models={TORCHVISION: PLAIN, TIMM: PLAIN + GROUP_NORM + ANTIALIASED},
     mark=r"^layer\d+\.\d+\.",
-    models=("resnet[0-9]*[0-9]", "resnext*d", "wide_resnet*[0-9]"),
     rows=STEM + PROJECTION + BODY,
 )

@@ -13,12 +13,13 @@ def block(c0, k, layers, bottleneck):
     return 2 * read, 9 * k * read
 
 
-def count(blocks, k, bottleneck, large):
+def count(blocks, k, bottleneck, large, deep=False):
+    """deep: a stem of three 3x3 convolutions of k, k and 2 k channels, each with a norm, as in timm's."""
     c = 2 * k if bottleneck else 16
     side, kernel, classes = (56, 7, 1000) if large else (32, 3, 10)
-    weights = kernel**2 * 3 * c
+    weights = 9 * (3 * k + k * k + k * 2 * k) if deep else kernel**2 * 3 * c
     adds = weights * (112 if large else 32) ** 2
-    parameters = weights + (2 * c if large else 0)
+    parameters = weights + (2 * c if large else 0) + (2 * 2 * k if deep else 0)
     for i, layers in enumerate(blocks):
         if i > 0:  # the transition convolves before it pools
             smaller = c // 2 if bottleneck else c
@@ -38,6 +39,8 @@ COUNTS = {
     "densenet169": count((6, 12, 32, 32), 32, True, True),
     "densenet201": count((6, 12, 48, 32), 32, True, True),
     "densenet264": count((6, 12, 64, 48), 32, True, True),
+    "densenet264d": count((6, 12, 64, 48), 48, True, True, deep=True),
+    "densenetblur121d": count((6, 12, 24, 16), 32, True, True, deep=True),
     "densenet40_12_cifar": count((12, 12, 12), 12, False, False),
     "densenet100_12_cifar": count((32, 32, 32), 12, False, False),
     "densenet100_24_cifar": count((32, 32, 32), 24, False, False),

@@ -6,7 +6,7 @@ y = [x, conv3x3(relu(bn(conv1x1(relu(bn(x))))))]
 import torch
 import torch.nn.functional as F
 
-from . import layers
+from . import layers, resnet
 
 BLOCKS = {
     121: (6, 12, 24, 16),
@@ -17,10 +17,17 @@ BLOCKS = {
 }
 
 
-def shapes(depth):
-    growth = 48 if depth == 161 else 32
+def shapes(depth, growth=None, deep=False):
+    """deep: a stem of three 3x3 convolutions."""
+    growth = growth or (48 if depth == 161 else 32)
     channels = 2 * growth
-    names = layers.conv("features.conv0", channels, 3, 7) | layers.norm("features.norm0", channels)
+    stem = (
+        [(growth, 3, 3), (growth, growth, 3), (channels, growth, 3)] if deep else [(channels, 3, 7)]
+    )
+    names = {}
+    for i, (cout, cin, kernel) in enumerate(stem):
+        names |= layers.conv(f"features.conv{i}", cout, cin, kernel)
+        names |= layers.norm(f"features.norm{i}", cout)
     for s, count in enumerate(BLOCKS[depth], start=1):
         for i in range(1, count + 1):
             at = f"features.denseblock{s}.denselayer{i}"
@@ -42,14 +49,16 @@ def shapes(depth):
     )
 
 
-def forward(net, x):
-    """net: Layers of a state dict. x: (N, 3, H, W), H and W at least 29."""
+def forward(net, x, blur=False):
+    """net: Layers of a state dict. x: (N, 3, H, W), H and W at least 29. blur: after the stem's pooling."""
 
     def activated(name, x):
         return F.relu(net.norm(name, x))
 
     x = activated("features.norm0", net.conv("features.conv0", x, 2))
-    x = F.max_pool2d(x, 3, 2, 1)
+    for i in (1, 2) if "features.conv2" in net else ():
+        x = activated(f"features.norm{i}", net.conv(f"features.conv{i}", x))
+    x = resnet.blurred(F.max_pool2d(x, 3, 1, 1)) if blur else F.max_pool2d(x, 3, 2, 1)
     for s in range(1, 5):
         for i in range(1, 1 + net.count(f"features.denseblock{s}.denselayer{{}}.", first=1)):
             at = f"features.denseblock{s}.denselayer{i}"

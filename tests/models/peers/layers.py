@@ -62,7 +62,9 @@ class Layers:
         )
 
     def norm(self, name, x):
-        """Batch norm by running statistics."""
+        """Batch norm by running statistics; where there are none, group norm of 32 groups."""
+        if f"{name}.running_mean" not in self.state:
+            return F.group_norm(x, 32, self.weight(name), self.state[f"{name}.bias"], 1e-5)
         leaves = ("running_mean", "running_var", "weight", "bias")
         return F.batch_norm(x, *(self.state[f"{name}.{leaf}"] for leaf in leaves), eps=1e-5)
 

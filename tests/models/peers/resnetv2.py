@@ -15,13 +15,18 @@ DEPTHS = {
     152: (3, 8, 36, 3),
     200: (3, 24, 36, 3),
 }
-GROUPS = 32
 EPS = 1e-10  # under the root of the weights' variance, in the BiT authors' code; timm has 1e-8
 
 
-def shapes(depth, k=1, bit=False):
-    """k: times as many channels."""
-    names = layers.conv("stem.conv", 64 * k, 3, 7)
+def shapes(depth, k=1, running=True, deep=()):
+    """k: times as many channels. deep: those of the stem's three convolutions. running: batch norm."""
+    if deep:
+        names = layers.conv("stem.conv1", deep[0], 3, 3)
+        for i in (1, 2):
+            names |= layers.norm(f"stem.norm{i}", deep[i - 1], running)
+            names |= layers.conv(f"stem.conv{i + 1}", deep[i], deep[i - 1], 3)
+    else:
+        names = layers.conv("stem.conv", 64 * k, 3, 7)
     channels = 64 * k
     for s, blocks in enumerate(DEPTHS[depth]):
         width = 64 * k * 2**s
@@ -33,25 +38,27 @@ def shapes(depth, k=1, bit=False):
             outs = (width, width) if depth < 50 else (width, width, cout)
             kernels = (3, 3) if depth < 50 else (1, 3, 1)
             for i, (out, kernel) in enumerate(zip(outs, kernels, strict=True), start=1):
-                names |= layers.norm(f"{at}.norm{i}", channels, running=not bit)
+                names |= layers.norm(f"{at}.norm{i}", channels, running=running)
                 names |= layers.conv(f"{at}.conv{i}", out, channels, kernel)
                 channels = out
-    names |= layers.norm("norm", channels, running=not bit)
+    names |= layers.norm("norm", channels, running=running)
     return names | layers.conv("head.fc", 1000, channels, 1, bias=True)
 
 
 def forward(net, x, eps=EPS):
     """net: Layers of a state dict. x: (N, 3, H, W)."""
-    bit = "norm.running_mean" not in net.state
+    bit = "norm.running_mean" not in net.state and "stem.conv" in net
     if bit:
         net = type(net)({name: _standardised(name, w, eps) for name, w in net.state.items()})
 
     def activated(name, x):
-        if not bit:
-            return F.relu(net.norm(name, x))
-        return F.relu(F.group_norm(x, GROUPS, net.weight(name), net.state[f"{name}.bias"], 1e-5))
+        return F.relu(net.norm(name, x))
 
-    x = net.conv("stem.conv", x, 2)
+    if "stem.conv1" in net:
+        x = activated("stem.norm1", net.conv("stem.conv1", x, 2))
+        x = net.conv("stem.conv3", activated("stem.norm2", net.conv("stem.conv2", x)))
+    else:
+        x = net.conv("stem.conv", x, 2)
     x = F.max_pool2d(F.pad(x, (1, 1, 1, 1)), 3, 2) if bit else F.max_pool2d(x, 3, 2, 1)
     for s in range(4):
         for b in range(net.count(f"stages.{s}.blocks.{{}}.")):
@@ -59,12 +66,19 @@ def forward(net, x, eps=EPS):
             strides = (1, stride, 1) if f"{at}.conv3" in net else (stride, 1)
             f = activated(f"{at}.norm1", x)
             if f"{at}.downsample.conv" in net:
-                x = net.conv(f"{at}.downsample.conv", f, stride)
+                x = net.conv(f"{at}.downsample.conv", *_read(net, f, stride))
             for i, step in enumerate(strides, start=1):
                 f = activated(f"{at}.norm{i}", f) if i > 1 else f
                 f = net.conv(f"{at}.conv{i}", f, step)
             x = x + f
     return net.linear("head.fc", activated("norm", x).mean((2, 3)))
+
+
+def _read(net, x, stride):
+    """What a projection convolves, and its stride: with a deep stem averages of 2x2 pixels."""
+    if stride == 1 or "stem.conv1" not in net:
+        return x, stride
+    return F.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False), 1
 
 
 def _standardised(name, w, eps):

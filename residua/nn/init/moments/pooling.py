@@ -1,6 +1,7 @@
 """What pooling does to the moments of a map.
 
     average of n   E[y^2] = (E[x^2] + (n - 1) shared) / n
+    blur           E[y^2] = sum_i w_i^2 E[x_i^2] + (1 - sum_i w_i^2) shared, weights w_i of pixels i
     maximum of n   of Gaussians that share a covariance c: m + sqrt(c) z + sqrt(v - c) M_n; it commutes with
                    a ReLU before it, so the Gaussian is the one that the ReLU got
 
@@ -20,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from residua.nn.antialias import Blur
 from residua.nn.init.moments.activations import relu
 from residua.nn.init.moments.gaussian import largest
 from residua.nn.init.moments.walk import Map, Moments, Walk, rule
@@ -127,6 +129,27 @@ def halve(pool: Halve, x: Moments, walk: Walk) -> Moments:
     if pool.kind == "max":
         return max_pool(nn.MaxPool2d(window), x, walk)
     return average_pool(nn.AvgPool2d(window), x, walk)
+
+
+@rule(Blur)
+def blur(pool: Blur, x: Moments, walk: Walk) -> Moments:
+    """A weighted average of 3x3 pixels, of fewer at a mirrored border."""
+    if x.endless:
+        squares = _weights(pool, 5)[1].square().sum() ** 2
+        return x.but(x.mean, squares * x.second + (1 - squares) * x.shared, x.shared)
+    rows, columns = (_weights(pool, side) for side in x.mean.shape[2:])
+
+    def summed(values: Map, power: int = 1) -> Map:
+        return rows**power @ values @ columns.T**power
+
+    second = summed(x.second, 2) + summed(x.shared) - summed(x.shared, 2)
+    return x.but(summed(x.mean), second, summed(x.shared))
+
+
+def _weights(pool: Blur, side: int) -> torch.Tensor:
+    """Return what each of a column's pixels counts for each of the blurred ones, (side', side)."""
+    columns: torch.Tensor = pool(torch.eye(side, dtype=torch.float64).view(side, 1, side, 1))
+    return columns.flatten(1).T
 
 
 @rule(nn.Flatten)

@@ -1,0 +1,104 @@
+"""timm's own networks, where timm can be imported: the same scores from the same weights, both ways.
+
+Every name of timm's that looks like one of these families is here, or is refused with what is different.
+"""
+
+import importlib
+
+import pytest
+import torch
+
+import residua
+from residua.errors import BadInput
+from residua.models import list_models, load_weights, record, timm_state_dict
+from residua.models.layouts import layout_for
+
+FAMILIES = ("resnet*", "resnext*", "seresnet*", "seresnext*", "wide_resnet*", "densenet*")
+# ours, of tables that timm has no names for
+OURS = ("densenet264", "resnetv2_200", "resnext*_2x*", "resnext*_4x24d", "resnext*_8x14d")
+LARGE = 15_000_000
+MOST = 150_000_000  # in float64, twice
+
+NAMES = [
+    name
+    for name in list_models(task="classification")
+    if layout_for(name, "timm") and name not in [n for p in OURS for n in list_models(p)]
+]
+
+
+@pytest.fixture(scope="module")
+def timm():
+    """Import it though compiled operators of torchvision's may be missing: none of them is called here."""
+    try:
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for operator in ("nms", "qnms"):
+            if not hasattr(torch.ops.torchvision, operator):
+                library.define(f"{operator}(Tensor dets, Tensor scores, float limit) -> Tensor")
+        yield importlib.import_module("timm")
+    except (ImportError, RuntimeError, AttributeError) as error:
+        pytest.skip(f"timm cannot be imported: {error}")
+
+
+def drawn(state):
+    """The same names and shapes with random numbers; weights have He's variance, as norms shrink nothing."""
+    generator = torch.Generator().manual_seed(0)
+    new = {}
+    for name, tensor in state.items():
+        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        if not tensor.is_floating_point():
+            new[name] = tensor
+        elif tensor.dim() > 1:
+            new[name] = noise * (2 / noise[0].numel()) ** 0.5
+        elif name.endswith("running_var"):
+            new[name] = 1 + noise**2
+        else:
+            new[name] = name.endswith("weight") + 0.2 * noise
+    return new
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.slow if record(n).parameters > LARGE else ())
+        for n in NAMES
+        if record(n).parameters <= MOST
+    ],
+)
+@torch.no_grad()
+def test_a_network_of_timm_s_and_ours_compute_the_same_from_each_other_s_weights(
+    timm, name, tmp_path
+):
+    theirs = timm.create_model(name).double().eval()
+    state = drawn(theirs.state_dict())
+    theirs.load_state_dict(state)
+    torch.save(state, tmp_path / "theirs.pth")
+    ours = residua.create_model(name).double().eval()
+    assert load_weights(ours, tmp_path / "theirs.pth").notes == ()
+    x = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = theirs(x)
+    # BiT: timm has 1e-8 where its authors have 1e-10
+    tolerance = 1e-4 if name.endswith("_bit") else 1e-10
+    torch.testing.assert_close(
+        ours(x), expected, rtol=tolerance, atol=tolerance * expected.std().item()
+    )
+    written = timm_state_dict(ours)
+    assert {key: tuple(t.shape) for key, t in written.items()} == {
+        key: tuple(t.shape) for key, t in state.items()
+    }
+    assert all(torch.equal(written[key], tensor) for key, tensor in state.items())
+
+
+def test_every_name_of_timm_s_is_one_of_ours_or_is_refused_with_what_is_different(timm, tmp_path):
+    model = residua.create_model("resnet10t")
+    names = {name for family in FAMILIES for name in timm.list_models(family)}
+    assert set(NAMES) <= names
+    for name in names - set(NAMES):
+        with torch.device("meta"):
+            shapes = timm.create_model(name).state_dict()
+        zeros = {k: torch.zeros((), dtype=v.dtype).expand(v.shape) for k, v in shapes.items()}
+        torch.save(zeros, tmp_path / "theirs.pth")
+        with pytest.raises(
+            BadInput, match="expected a network that `residua models` lists"
+        ) as raised:
+            load_weights(model, tmp_path / "theirs.pth")
+        assert "\n" not in str(raised.value)
