@@ -10,8 +10,9 @@ import torch
 
 import residua
 from residua.errors import BadInput
-from residua.models import list_models, load_weights, record, timm_state_dict
+from residua.models import list_models, record
 from residua.models.layouts import layout_for
+from residua.models.weights import load_weights, timm_state_dict
 
 FAMILIES = ("resnet*", "resnext*", "seresnet*", "seresnext*", "wide_resnet*", "densenet*")
 # ours, of tables that timm has no names for
