@@ -91,14 +91,19 @@ def test_any_other_number_of_channels_is_refused(file):
 
 def test_a_network_without_encoder_names_those_that_would_take_the_file(file):
     line = refused(create_model("unet", 3, width=2, depth=2), "unet", file)
-    assert "is of resnet18, a classification network, and unet has no encoder" in line
+    assert (
+        "is of resnet18 or resnetblur18, a classification network, and unet has no encoder" in line
+    )
     assert "--model resnet18_fpn, or --model" in line
     assert "encoder_unet or fpn with --set model_options.encoder=resnet18" in line
 
 
 def test_an_encoder_of_another_family_names_those_that_would_take_the_file(file):
     line = refused(create_model("encoder_unet", 3, encoder="resnet34"), "encoder_unet", file)
-    assert "it looks like resnet18, not resnet34" in line and "--model resnet18_fpn" in line
+    assert (
+        "it looks like resnet18 or resnetblur18, not resnet34" in line
+        and "--model resnet18_fpn" in line
+    )
 
 
 @pytest.mark.parametrize(
