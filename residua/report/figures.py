@@ -142,7 +142,9 @@ def time_figure(
         axis |= {"type": "log", "tickmode": "array", "tickvals": ticks}
         axis["ticktext"] = [_power(tick) for tick in ticks]
     if share:
-        axis["tickformat"] = ".3~%" if max(values) - min(values) < 0.02 else ".0%"
+        if max(values) == min(values):
+            axis["range"] = [0, 1]  # of one point alone nothing says how much is shown around it
+        axis["tickformat"] = ".3~%" if 0 < max(values) - min(values) < 0.02 else ".0%"
         for trace in drawn:
             trace["hovertemplate"] = "%{y:.2%}"
     layout = {"yaxis": axis, "hovermode": "x unified", "showlegend": len(drawn) > 1}

@@ -143,6 +143,9 @@ class SegmentationCard(Card):
     spacing: tuple[float, ...] | None
     flips: tuple[int, ...]
     deep: bool  # pictures are float32 in their own units, not uint8
+    axis: int | None = (
+        None  # along which volumes are sliced for a network of planes; older cards: 0
+    )
 
     @property
     def channels(self) -> int:
@@ -187,6 +190,7 @@ class SegmentationCard(Card):
             None if spacing is None else tuple(spacing),
             tuple(values["flips"]),
             values["deep"],
+            values.get("axis"),
         )
 
 

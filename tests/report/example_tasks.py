@@ -82,6 +82,25 @@ def segmented(
     return {"cases": cases, "confusion": confusion.tolist()}
 
 
+def shapes(names: list[str], unit: str = "pixels") -> dict[str, Any]:
+    """Return scores of boundaries, objects and segments; of the last class there are none."""
+    *known, last = names
+    none = dict.fromkeys(("boundary_f1", "surface_dice", "mean_distance", "hd95"))
+    scored = {"boundary_f1": 0.71, "surface_dice": 0.74, "mean_distance": 1.31, "hd95": 4.2}
+    found = {"f1": 0.62, "mean_ap": 0.31, "pq": 0.44, "sq": 0.8, "precision": 0.58, "recall": 0.66,
+             "true": 312, "predicted": 355}  # fmt: skip
+    absent = dict.fromkeys(found) | {"true": 0, "predicted": 0}
+    counted = {"pictures": 29, "left_out": 1}
+    return {
+        "boundary": {**scored, "missed": 3, "tolerance": 2.0, "unit": unit, **counted,
+                     "per_class": [*({"name": name, **scored, "missed": 1} for name in known),
+                                   {"name": last, **none, "missed": 0}]},
+        "objects": {**found, **counted,
+                    "per_class": [*({"name": name, **found} for name in known), {"name": last, **absent}]},
+        "rand": {"rand": 0.87, "split": 0.9, "merge": 0.84, **counted},
+    }  # fmt: skip
+
+
 def cell_pictures(n: int = 30) -> SegmentationReport:
     """Cells with a border class, some pixels left open, and a class that never occurs."""
     samples = []
@@ -100,7 +119,7 @@ def cell_pictures(n: int = 30) -> SegmentationReport:
               "shares": {"background": 0.58, "cell": 0.36, "border": 0.06}},
         summary={"split": "test", "n": n, "loss": 0.21,
                  "more": [{"name": "Cells found", "value": 0.83, "what": "matched at IoU 0.5"}]},
-        **segmented(samples, 3, absent=1), **course("mean IoU"),
+        **segmented(samples, 3, absent=1), **course("mean IoU"), **shapes(["cell", "mitosis"]),
     )  # fmt: skip
 
 
@@ -173,6 +192,8 @@ def hostile_segmentation() -> SegmentationReport:
         "options": {HOSTILE[0]: HOSTILE[1]},
     }
     facts.score_name = HOSTILE[1]
+    for key, rows in shapes(HOSTILE, HOSTILE[0]).items():
+        setattr(facts, key, rows)
     facts.cases = [{**case, "name": HOSTILE[1], "text": HOSTILE[0]} for case in facts.cases]
     facts.warnings = [{"step": 3, "text": text} for text in HOSTILE]
     facts.summary = {

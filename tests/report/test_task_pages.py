@@ -25,7 +25,7 @@ from residua.report.segmentation import (
 )
 
 SEGMENTATION = [
-    "result", "cases", "classes", "confusion", "learning", "data", "warnings", "repeat",
+    "result", "cases", "classes", "confusion", "shapes", "learning", "data", "warnings", "repeat",
 ]  # fmt: skip
 POSE = ["result", "cases", "joints", "thresholds", "learning", "data", "warnings", "repeat"]
 
@@ -322,6 +322,29 @@ def test_the_confusion_is_per_cent_of_the_true_class(pages, cell_facts):
     )
     for truth, answer, value in drawn["cells"]:
         assert value == pytest.approx(100 * wanted[truth, answer], abs=0.051)
+
+
+def test_boundaries_and_objects_are_told_with_what_they_mean(pages):
+    text = pages["cells"].html
+    for words in (
+        "71.0\xa0%",
+        "within 2 pixels",
+        "312 in the truth",
+        "Too large, and left out here: 1",
+    ):
+        assert words in text, words
+    targets = {b["popovertarget"] for b in pages["cells"].all("button") if "popovertarget" in b}
+    assert {"def-boundary_f1", "def-hd95", "def-pq", "def-objects", "def-rand_merge"} <= targets
+    assert "Neither boundaries nor objects were scored" in pages["tubes"].html
+
+
+def test_the_score_of_a_single_evaluation_is_shown_between_none_and_all(parse, cell_facts):
+    def axis(rows):
+        page = parse(segmentation_page(replace(cell_facts, history=rows)))
+        return figure(page, "figure-accuracy")["layout"]["yaxis"]
+
+    assert axis(cell_facts.history[:1])["range"] == [0, 1]
+    assert "range" not in axis(cell_facts.history)
 
 
 def test_the_skeleton_is_drawn_at_the_joints(pose_facts, pages):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ def open_pairs(
     values: Sequence[int] | None = None,
     ignore: int | None = None,
     dims: int | None = None,
+    axis: int | None = None,
     progress: Progress | None = None,
 ) -> Pairs:
     """Open a folder that `recognises` knows.
@@ -77,7 +78,8 @@ def open_pairs(
     `most_val` at most. `split_record` repeats exactly that split, with its classes, values and
     dims. `classes` names the classes in the order of their values, and `values` are the masks'
     values in the order of the classes. `ignore` is the value that counts for nothing. `dims`
-    overrules the choice of 2-D or 3-D: 3 makes volumes of numbered slices too.
+    overrules the choice of 2-D or 3-D: 3 makes volumes of numbered slices too. `axis` overrules
+    that along which volumes are sliced.
 
     Raises `BadInput` (one line) for anything wrong with what was given. A pair that cannot be read,
     or whose mask has another size, is in no split: `check_pairs` names it. Where all are so, the
@@ -108,7 +110,7 @@ def open_pairs(
     _refuse_mixtures(found, seen, good)
     held = {value for i in good for value in seen[i].values}
     table = names.table(root, sorted(held), classes=classes, values=values, ignore=ignore)
-    choice, groups = _groups(found, seen, good, dims)
+    choice, groups = _groups(found, seen, good, dims, axis)
     if split_record is None:
         made = divide(
             groups,
@@ -190,7 +192,7 @@ def _median(spacings: list[Spacing]) -> Spacing | None:
 
 
 def _groups(
-    found: Layout, seen: list[Seen], good: list[int], dims: int | None
+    found: Layout, seen: list[Seen], good: list[int], dims: int | None, axis: int | None
 ) -> tuple[Decision, dict[str, list[Group]]]:
     """Return 2-D or 3-D, and what must stay together, by the split that the folders give."""
     items = {i: _item(found.rows[i], seen[i]) for i in good}
@@ -206,6 +208,7 @@ def _groups(
             next((seen[i].unit for i in good if seen[i].unit), ""),
             dims,
         )
+        choice = choice if axis is None else replace(choice, axis=axis)
         return choice, {
             key: [Group(item.name, (item,), "volume", choice.axis) for item in members]
             for key, members in by_split.items()

@@ -78,21 +78,28 @@
     const size = figure.names.length;
     const grid = () => Array.from({ length: size }, () => new Array(size).fill(null));
     const right = grid(), wrong = grid();
-    const text = size <= 12 ? Array.from({ length: size }, () => new Array(size).fill("")) : null;
+    const texts = { x: [], y: [], text: [], colours: [] };
     const total = (row) => figure.totals[row] || 1;
     for (let r = 0; r < size; r++) for (let c = 0; c < size; c++) if (r !== c) wrong[r][c] = 0;
     for (const [row, column, cell] of figure.cells) {
-      (row === column ? right : wrong)[row][column] = Math.sqrt(cell / total(row));
-      if (text) text[row][column] = String(cell);
+      const strength = Math.sqrt(cell / total(row));
+      (row === column ? right : wrong)[row][column] = strength;
+      texts.x.push(column);
+      texts.y.push(row);
+      texts.text.push(String(cell));
+      // Where a cell is more of its full colour than not, the page's own colour is read best.
+      texts.colours.push(strength > (row === column ? 0.75 : 0.6) ? "var(--cell-none)" : "var(--ink)");
     }
     const layer = (z, name) => ({
       type: "heatmap", z, zmin: 0, zmax: 1, colorscale: scaleOf(name), showscale: false, hoverinfo: "none",
       hoverongaps: false, xgap: size <= 60 ? 1 : 0, ygap: size <= 60 ? 1 : 0,
-      ...(text ? { text, texttemplate: "%{text}", textfont: { size: width < 480 ? 10 : 13 } } : {}),
     });
     const layers = [layer(wrong, "wrong"), layer(right, "right")];
     layers[0].colorscale = [[0, "var(--cell-none)"], [0.001, "var(--wrong-0)"], [0.7, "var(--wrong-1)"], [1, "var(--wrong-1)"]];
-    return layers;
+    if (size > 12) return layers;
+    const { colours, ...places } = texts;
+    const written = { type: "scatter", mode: "text", hoverinfo: "skip", showlegend: false, cliponaxis: true };
+    return [...layers, { ...written, ...places, textfont: { size: width < 480 ? 10 : 13, color: colours } }];
   };
 
   // With very many classes a cell cannot be seen: dots of a size that can.

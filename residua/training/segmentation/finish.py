@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from residua.report.segmentation import SegmentationReport, write_segmentation_report
 from residua.training.devices import first_does
 from residua.training.facts import report_facts
 from residua.training.folder import RunFolder, write_model
 from residua.training.plan import Plan
+from residua.training.segmentation.cases import CASES, Worst, answer_of, case_of
 from residua.training.segmentation.evaluation import Evaluation, evaluate_all
 from residua.training.segmentation.materials import Material
 from residua.training.segmentation.predicting import probabilities
 from residua.training.segmentation.run import SegmentationRun
 from residua.training.segmentation.shapes import shapes_of
 from residua.training.state import State, Watcher
-
-CASES = 12  # pictures in the report, worst first
-LARGEST_CASE = (
-    1024  # pixels of a side that the report shows; of larger ones every second, third ...
-)
 
 
 def finish(
@@ -43,6 +36,7 @@ def finish(
     model, card, facts = first_does(lambda: run.opened(folder.best))
     name = "test" if "test" in material.pairs.splits else "val"
     model = model.to(run.fabric.device)
+    worst = Worst(len(card.classes))
     found = evaluate_all(
         run.fabric,
         model,
@@ -51,6 +45,7 @@ def finish(
         flips=card.flips,
         shapes=shapes_of(material.pairs),
         spacing=material.pairs.splits[name].spacing,
+        see=worst.see,
         progress=lambda done, total: watcher.progress(f"measuring ({name})", done, total),
     )
     measures = {"split": name} | found.measures()
@@ -88,41 +83,29 @@ def finish(
         boundary=measures["boundary"] or {},
         objects=measures["objects"] or {},
         rand=measures["rand"] or {},
-        cases=_cases(found, material, name, run, model),
+        cases=_cases(found, worst, material, name, run, model),
     )
     write_segmentation_report(folder.report, report)
     return measures
 
 
 def _cases(
-    found: Evaluation, material: Material, split: str, run: SegmentationRun, model: torch.nn.Module
+    found: Evaluation,
+    worst: Worst,
+    material: Material,
+    split: str,
+    run: SegmentationRun,
+    model: torch.nn.Module,
 ) -> list[dict[str, Any]]:
-    """Return the pictures with the worst mean IoU as the report shows them, looked at once more."""
+    """Return the pictures with the worst mean IoU; those of other ranks are looked at once more."""
     card, part = run.card, material.pairs.splits[split]
     cases = []
     for row in found.scores.rows()[:CASES]:
         i = int(row["key"])
         picture, truth = material.stores[split][i]
-        p = probabilities(model, card, picture, run.fabric.device, flips=card.flips)
-        unsure = torch.special.entr(p).sum(0) / math.log(max(2, len(card.classes)))
-        step = tuple(slice(None, None, -(-n // LARGEST_CASE)) for n in truth.shape)
-        cases.append(
-            {
-                "name": part.names[i],
-                "picture": _shown(picture)[step],
-                "truth": truth[step],
-                "prediction": p.argmax(0).numpy().astype(np.uint8)[step],
-                "uncertainty": unsure.clamp(0, 1).numpy()[step],
-                "score": row["mean_iou"],
-            }
-        )
+        answer = worst.answer(i)
+        if answer is None:
+            p = probabilities(model, card, picture, run.fabric.device, flips=card.flips)
+            answer = answer_of(p)
+        cases.append(case_of(part, i, answer, picture, truth) | {"score": row["mean_iou"]})
     return cases
-
-
-def _shown(picture: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return a picture of 8 bits: others from their 0.5th to their 99.5th percentile; 1 or 3 channels."""
-    if picture.dtype != np.uint8:
-        low, high = np.percentile(picture, (0.5, 99.5))
-        scaled = (picture - low) / max(float(high - low), 1e-12)
-        picture = (255 * scaled.clip(0, 1)).astype(np.uint8)
-    return picture if picture.shape[-1] in (1, 3) else picture[..., :1]

@@ -77,8 +77,8 @@ class MaskWriter:
     def row(self, path: Path, target: Path) -> dict[str, Any]:
         """Write what is wanted of a picture; return {path, mask, shares, ...} as `predict` does."""
         picture = picture_for(self.card, path)
-        planes = picture.dims > self.card.dims
-        parts = picture.array if planes else picture.array[None]
+        axis = (self.card.axis or 0) if picture.dims > self.card.dims else None
+        parts = picture.array[None] if axis is None else np.moveaxis(picture.array, axis, 0)
         memory = self.wanted.memory_mb or free_memory() * FREE_SHARE / MB
         needed = self._needed(parts.shape[:-1])
         scratch = scratch_of(target)
@@ -90,9 +90,9 @@ class MaskWriter:
                     " used: name more by --memory, or leave --instances out"
                 )
             if needed > memory or stream.waits:
-                return self._streamed(stream, parts, path, target, planes)
+                return self._streamed(stream, parts, path, target, axis)
             stream.clear()
-        return self._whole(picture, parts, path, target, planes, memory)
+        return self._whole(picture, parts, path, target, axis, memory)
 
     def _whole(
         self,
@@ -100,20 +100,20 @@ class MaskWriter:
         parts: NDArray[Any],
         path: Path,
         target: Path,
-        planes: bool,
+        axis: int | None,
         memory: float,
     ) -> dict[str, Any]:
         """Write the mask of a picture that memory holds, and what is wanted beside it."""
         decided = [self._decided(part, memory) for part in parts]
-        classes = _joined([one.classes for one in decided], 0, planes)
+        classes = _joined([one.classes for one in decided], axis)
         write_mask(target, classes, self.card.values, like=path)
         counts = np.bincount(classes.ravel(), minlength=len(self.card.classes))
         row = self._row(path, target, counts)
         if self.wanted.uncertainty:
             unsure = [one.unsure for one in decided if one.unsure is not None]
-            self._write_unsure(row, _joined(unsure, 0, planes), path, target)
+            self._write_unsure(row, _joined(unsure, axis), path, target)
         if self.apart is not None:
-            mean = _joined([one.mean for one in decided if one.mean is not None], 1, planes)
+            mean = _joined([one.mean for one in decided if one.mean is not None], axis, 1)
             spacing = picture.spacing if classes.ndim == 3 else None
             found, row["objects"] = self.apart.objects(
                 classes, mean, min_size=self.wanted.min_size, spacing=spacing
@@ -123,7 +123,7 @@ class MaskWriter:
         return row
 
     def _streamed(
-        self, stream: Stream, parts: NDArray[Any], path: Path, target: Path, planes: bool
+        self, stream: Stream, parts: NDArray[Any], path: Path, target: Path, axis: int | None
     ) -> dict[str, Any]:
         """Write the mask of a picture by way of the disk."""
         try:
@@ -131,11 +131,9 @@ class MaskWriter:
         except BadInput:
             stream.clear()
             raise
-        mask = stream.mask
-        write_volume(target, mask if planes else mask[0], like=path, channels=False)
+        write_volume(target, _turned(stream.mask, axis), like=path, channels=False)
         if self.wanted.uncertainty:
-            unsure = stream.unsure
-            self._write_unsure(row, unsure if planes else unsure[0], path, target)
+            self._write_unsure(row, _turned(stream.unsure, axis), path, target)
         stream.clear()
         return row
 
@@ -198,9 +196,14 @@ class MaskWriter:
         )
 
 
-def _joined(parts: list[NDArray[Any]], axis: int, planes: bool) -> NDArray[Any]:
-    """Return the planes of a stack as one array; what is one part already as it is."""
-    return np.stack(parts, axis) if planes else parts[0]
+def _joined(parts: list[NDArray[Any]], axis: int | None, leading: int = 0) -> NDArray[Any]:
+    """Return planes as one stack along an axis, after leading ones; what is one part as it is."""
+    return parts[0] if axis is None else np.stack(parts, leading + axis)
+
+
+def _turned(parts: NDArray[Any], axis: int | None) -> NDArray[Any]:
+    """Return parts (N, *S) as the picture has them: planes along their axis, one part alone."""
+    return parts[0] if axis is None else np.moveaxis(parts, 0, axis)
 
 
 def _write_objects(mask: Path, found: NDArray[np.int32], like: Path) -> Path:

@@ -147,6 +147,7 @@ def decide(
         pairs.spacing if pairs.dims == 3 else None,
         augmentation.flip_axes(pairs.dims) if recipe.evaluation.flip else (),
         pairs.splits["train"].deep,
+        pairs.axis if pairs.dims == 2 else None,
     )
 
 

@@ -99,6 +99,7 @@ class SegmentationRun(Run[SegmentationCard]):
             "values": card.values,
             "ignore": card.ignore,
             "dims": card.dims,
+            "axis": card.axis,
         }
         if data is not None:
             found = open_pairs(source_of(str(data)), **known)

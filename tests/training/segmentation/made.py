@@ -23,6 +23,7 @@ def made_run(
     seed: int = 0,
     spacing: tuple[float, ...] | None = None,
     flips: tuple[int, ...] = (),
+    axis: int | None = None,
 ) -> SegmentationRun:
     """Write a small U-Net for grey pictures of 8 bits, its classes equally likely on noise."""
     options: dict[str, Any] = {"width": 4, "depth": 2}
@@ -39,6 +40,7 @@ def made_run(
         spacing,
         flips,
         False,
+        axis,
     )
     torch.manual_seed(seed)
     model = card.build().eval()

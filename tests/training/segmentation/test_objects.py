@@ -167,6 +167,23 @@ def test_objects_of_a_stack_go_through_its_slices(tmp_path: Path, dims: int) -> 
     assert row["objects"] == {"cell": ndimage.label(mask == 1)[1]}
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("memory", [None, 6.0])
+def test_a_volume_is_cut_into_the_planes_that_were_learnt(
+    tmp_path: Path, axis: int, memory: float | None
+) -> None:
+    run = made_run(tmp_path / "run", axis=axis)
+    volume = noise(34, 36, 200)
+    tifffile.imwrite(tmp_path / "v.tif", volume)
+    (row,) = run.predict(tmp_path / "v.tif", out=tmp_path / "out", memory_mb=memory)
+    mask = tifffile.imread(row["mask"])
+    assert mask.shape == volume.shape
+    for k in (0, 7, 33):
+        Image.fromarray(volume.take(k, axis)).save(tmp_path / f"{k}.png")
+        (plane,) = run.predict(tmp_path / f"{k}.png", out=tmp_path / "planes")
+        assert (np.asarray(Image.open(plane["mask"])) == mask.take(k, axis)).all()
+
+
 def test_more_objects_than_a_png_can_number_are_a_tiff(tmp_path: Path) -> None:
     from residua.training.segmentation.masks import _write_objects
 

@@ -181,6 +181,13 @@ def test_planes_of_a_volume_have_the_spacing_within_them(volumes: Path) -> None:
     assert shapes.shapes_of(whole).spacing == (3.0, 1.0, 0.5)
 
 
+def test_planes_are_cut_along_the_axis_that_is_asked_for(volumes: Path) -> None:
+    pairs = open_pairs(volumes, dims=2, axis=1)
+    part = pairs.splits["train"]
+    assert pairs.axis == 1 and part.shape(0) == (6, 44) and part.spacing(0) == (3.0, 0.5)
+    assert part.read(0)[0].shape == (6, 44, 1)
+
+
 def test_the_end_of_a_training_and_an_evaluation_score_shapes(
     volumes: Path, tmp_path: Path
 ) -> None:
@@ -189,6 +196,7 @@ def test_the_end_of_a_training_and_an_evaluation_score_shapes(
     again = residua.open_run(run.path).evaluate()
     for key in ("boundary", "objects", "rand"):
         assert again[key] == run.measures[key], key
+    assert run.card.axis == 0
     assert again["boundary"]["unit"] == "µm" and again["boundary"]["tolerance"] == 1.0
     assert set(again["rand"]) == {"rand", "split", "merge", "pictures", "left_out"}
     assert "boundary F1" in run.sentence(again) and "within 1 µm" in run.sentence(again)

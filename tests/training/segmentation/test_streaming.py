@@ -149,7 +149,7 @@ def test_objects_need_the_memory_and_say_so(
 def test_memory_that_holds_no_tile_is_one_line_and_leaves_nothing(
     run: SegmentationRun, volume: Path, tmp_path: Path
 ) -> None:
-    (row,) = run.predict(volume, out=tmp_path, memory_mb=0.01)
+    (row,) = run.predict(volume, out=tmp_path, memory_mb=0.001)
     assert "memory_mb" in row["error"] and list(tmp_path.iterdir()) == []
     with pytest.raises(BadInput, match="memory_mb is -1; expected MB above 0"):
         run.predict(volume, out=tmp_path, memory_mb=-1)
