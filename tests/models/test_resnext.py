@@ -43,18 +43,20 @@ def test_networks_of_tables_2_and_3_cost_what_the_resnet_costs(depth):
 
 @pytest.mark.parametrize("name", list_models("*resnext*", task="classification"))
 def test_the_name_says_depth_cardinality_and_width(name):
-    depth, cardinality, width = map(int, re.search(r"(\d+)_(\d+)x(\d+)d", name).groups())
+    depth, cardinality, width = map(int, re.search(r"(\d+)[dt]?_(\d+)x(\d+)d", name).groups())
     with torch.device("meta"):
         model = create_model(name)
     small = name.endswith("_cifar")
     blocks = [block.skip.branch for stage in model.stages for block in stage]
-    assert 3 * len(blocks) + 2 == depth
+    assert 3 * len(blocks) + 2 == (203 if depth == 201 else depth)  # timm's name counts short
     inner = [stage[0].skip.branch.conv2 for stage in model.stages]
     assert [c.groups for c in inner] == [cardinality] * len(inner)
     assert [c.out_channels // c.groups for c in inner] == [width * 2**s for s in range(len(inner))]
     assert model.stage_channels == ((256, 512, 1024) if small else (256, 512, 1024, 2048))
-    assert model.stem.conv.out_channels == 64
-    strides = [stage[0].skip.branch.conv2.stride[0] for stage in model.stages]
+    convolutions = [m for m in model.stem if isinstance(m, nn.Conv2d)]
+    assert convolutions[-1].out_channels == (128 if depth == 201 else 64)
+    firsts = [stage[0].skip.branch for stage in model.stages]
+    strides = [2 if hasattr(first, "pool") else first.conv2.stride[0] for first in firsts]
     assert strides == [1] + [2] * (len(strides) - 1)
 
 
