@@ -6,6 +6,7 @@ A family is one file in this folder; it is found by being there, so a new one ch
 from __future__ import annotations
 
 import fnmatch
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -92,12 +93,18 @@ def register(
     )
 
 
-def records() -> dict[str, Record]:
-    """Return the record of every model, by name; families in the order of the alphabet."""
+@functools.cache
+def _import_families() -> None:
+    """Import every family, once: a long run does not see files of a version that was installed meanwhile."""
     import residua.models as package
 
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"residua.models.{module.name}")
+
+
+def records() -> dict[str, Record]:
+    """Return the record of every model, by name; families in the order of the alphabet."""
+    _import_families()
     # Families import one another, so the order of registration depends on who was asked first.
     return dict(sorted(_RECORDS.items(), key=lambda item: item[1].family))
 
