@@ -168,12 +168,12 @@ def test_objects_of_a_stack_go_through_its_slices(tmp_path: Path, dims: int) -> 
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-@pytest.mark.parametrize("memory", [None, 6.0])
+@pytest.mark.parametrize("memory", [None, 1.8])
 def test_a_volume_is_cut_into_the_planes_that_were_learnt(
     tmp_path: Path, axis: int, memory: float | None
 ) -> None:
     run = made_run(tmp_path / "run", axis=axis)
-    volume = noise(34, 36, 200)
+    volume = noise(34, 36, 40)
     tifffile.imwrite(tmp_path / "v.tif", volume)
     (row,) = run.predict(tmp_path / "v.tif", out=tmp_path / "out", memory_mb=memory)
     mask = tifffile.imread(row["mask"])
