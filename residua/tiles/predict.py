@@ -165,7 +165,8 @@ def _evaluating(network: nn.Module, device: str | torch.device | None) -> Iterat
     """
     training = [module for module in network.modules() if module.training]
     home = next((p.device for p in network.parameters()), None)
-    weights = [p for p in network.parameters() if p.dim() in ORDERS]
+    # made in inference mode, weights cannot be given other data
+    weights = [p for p in network.parameters() if p.dim() in ORDERS and not p.is_inference()]
     given = [weight.data for weight in weights]
     moves = device is not None and home is not None and torch.device(device) != home
     try:

@@ -161,7 +161,7 @@ def test_depth_is_another_member_of_the_family(name: str, depth: int, other: str
 
 def test_a_depth_that_is_not_there_lists_those_that_are() -> None:
     with pytest.raises(
-        BadInput, match="resnet50 has no depth 51: there are 18, 34, 50, 101, 152, 200"
+        BadInput, match="resnet50 has no depth 51: there are 18, 26, 34, 50, 101, 152, 200"
     ):
         other_depth("resnet50", 51)
     with pytest.raises(BadInput, match="alexnet has no other depths"):

@@ -73,11 +73,14 @@ def test_without_deep_supervision_there_is_one_head_and_nothing_to_prune_to():
         model.prune(1)
 
 
-def test_every_node_across_is_found_as_a_concatenation():
+def test_nodes_across_and_the_rows_that_they_read_are_found_as_concatenations():
     with torch.device("meta"):
         model = create_model("unetpp", width=2)
     found = anatomy(model, torch.empty(1, 3, 16, 16, device="meta"))
-    assert len(found.units) == len(model.nodes()) == 10
+    joins = [unit.name for unit in found.units if unit.name.count(".") == 1]
+    assert sorted(joins) == [f"decode.{i}{j}" for i in range(4) for j in range(1, 5 - i)]
+    # a row [x_i0, ..., x_i(j-1)] is read by x_ij: one for each node that is not the first of its row
+    assert len(model.nodes()) == 10 and len(found.units) == 10 + 6
     assert {unit.merge for unit in found.units} == {"concatenate"}
 
 
