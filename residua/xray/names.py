@@ -51,7 +51,9 @@ def _join(merge: Merge, graph: Graph, leaves: Collection[str]) -> str:
     """Return the module that joins two values; one that does nothing else is no name for a unit."""
     ends = [graph.nodes[side.end].module for side in (merge.shortcut, merge.branch)]
     own = merge.node.module
-    return common_path([own, *ends]) or ("" if own in leaves else own)
+    around = common_path([own, *ends])
+    # a list of modules holds them, and joins nothing
+    return around if around and around in graph.calls else ("" if own in leaves else own)
 
 
 def common_path(paths: Sequence[str]) -> str:

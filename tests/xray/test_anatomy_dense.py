@@ -38,7 +38,7 @@ def encoder_units(encoder: str) -> Iterator[Expected]:
     for stage, count in enumerate(blocks):
         for block in range(count):
             if kind == "dense":
-                name = f"encoder.stages.{stage}.blocks.{block}"
+                name = f"encoder.stages.{stage}.{block}"
                 yield name, "concatenate", "identity", "preactivation"
                 continue
             changes = block == 0 and (stage > 0 or kind == "bottleneck")
@@ -54,10 +54,14 @@ def encoder_unet(encoder: str) -> Iterator[Expected]:
 
 
 def fpn(encoder: str) -> Iterator[Expected]:
-    """Of four levels the three finer ones add a lateral 1x1 convolution (Lin et al. 2017, figure 3)."""
+    """Of four levels the three finer ones add a lateral 1x1 convolution (Lin et al. 2017, figure 3).
+
+    The branch begins with the encoder's next stage: a DenseNet's with norm and relu of a transition.
+    """
     yield from encoder_units(encoder)
+    order = "preactivation" if ENCODERS[encoder][0] == "dense" else ""
     for level in (2, 1, 0):
-        yield f"pyramid.levels.{level}", "add", "projection", ""
+        yield f"pyramid.levels.{level}", "add", "projection", order
 
 
 def unet(levels: int, residual: bool = False) -> Iterator[Expected]:
