@@ -34,7 +34,7 @@ from rich.progress import Progress
 import residua
 from residua.errors import ResiduaError
 from residua.models import record
-from residua.nn import MERGES, NORMS, ORDERS, SHORTCUTS
+from residua.nn import ANTIALIASES, MERGES, NORMS, ORDERS, SHORTCUTS
 from residua.nn.init import SCHEMES
 from residua.nn.regularisers import DROPS
 from residua.training.devices import choose_device
@@ -87,6 +87,8 @@ def parts(network: str) -> Iterator[Part]:
         if norm not in ("batch", "none"):
             yield Part({"norm": norm})
     yield Part({"attention": "se"})
+    for antialias in ANTIALIASES:
+        yield Part({"antialias": antialias})
     yield Part({"dropout": 0.1})
     for drop in DROPS:
         yield Part({"stochastic_depth": RATE, "drop": drop})

@@ -8,6 +8,9 @@ Making Convolutional Networks Shift-Invariant Again, section 3.2; the mean is th
 leave out the last row and column of an odd map. k is the average of 2x2 pixels twice: it needs no weights.
 
 Shapes: (N, C, H, W) -> (N, C, ceil(H / 2), ceil(W / 2)). Training and evaluation are the same.
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+mean 54.7 %, a step taking 1.16 times as long, with blur 53.5 % and 1.21 times (one seed; seeds differ by 2).
 """
 
 from __future__ import annotations
