@@ -26,7 +26,8 @@ from residua.nn.regularisers import (
 # A check costs the building of the weights, the work of a small picture, and torch's own time for each
 # layer, export's above all. The largest ones run with -m slow; of networks too large for a small machine
 # in float64 the shapes alone are tested: they are narrower models of the same family, made wider.
-MOST_DEPTH, MOST_PARAMETERS, MOST_WORK = 60, 30e6, 0.5e9
+MOST_DEPTH, MOST_PARAMETERS, MOST_WORK = 60, 23e6, 0.5e9
+USUAL = {"resnet50"}  # what most people take is looked at every time
 MOST_IN_MEMORY = 150e6
 
 # The modules that are documented to differ between training and evaluation, besides norms with statistics.
@@ -71,13 +72,17 @@ def families():
 
 
 LIGHTEST = {names[0] for names in families().values()}
-FAST = LIGHTEST | {
-    name
-    for name in list_models(task="classification")
-    if depth(name) <= MOST_DEPTH
-    and record(name).parameters <= MOST_PARAMETERS
-    and work(name) <= MOST_WORK
-}
+FAST = (
+    LIGHTEST
+    | USUAL
+    | {
+        name
+        for name in list_models(task="classification")
+        if depth(name) <= MOST_DEPTH
+        and record(name).parameters <= MOST_PARAMETERS
+        and work(name) <= MOST_WORK
+    }
+)
 
 
 # Shapes of a thousand layers take seconds, too.
