@@ -158,7 +158,7 @@ def test_a_batch_of_one_scores_as_it_does_among_others(name, model, draw):
 
 @torch.no_grad()
 def test_the_memory_format_does_not_change_the_result(name, model, draw):
-    """By no more than rounding, or than a network makes of its input's last bits: up to 1e10 times as much."""
+    """By no more than rounding, or than a network makes of its input's last bits: up to 1e10 times."""
     x = draw(1, 3, side(name), side(name) + 4)
     default = model(x)
     bits = torch.finfo(x.dtype).eps * x.abs().max() * draw(*x.shape)
