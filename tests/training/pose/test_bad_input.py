@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -20,11 +15,10 @@ from PIL import Image
 
 import residua
 from residua.data.drawn import figures
-from residua.training.api import resume
+from tests.training.killed import ALONE, assert_a_kill_changes_no_bit
 
 SMALL = ("batch_size=4", "size=32", "model=hourglass1", "model_options.width=8")
 QUICKLY = [part for setting in ("steps=1", *SMALL) for part in ("--set", setting)]
-ALONE = ("--device", "cpu", "--workers", "0")
 TRAIN = Path("train/keypoints.json")
 
 Train = Callable[..., Any]
@@ -213,24 +207,4 @@ def test_evaluating_joints_of_other_names(
 
 @pytest.mark.slow
 def test_a_kill_in_training_changes_no_bit(drawn: Path, tmp_path: Path, kills: ModuleType) -> None:
-    settings = ("steps=60", *SMALL, "checkpoint_seconds=0.01")
-    residua.train(drawn, out=tmp_path / "whole", settings=settings, device="cpu", workers=0)
-    arguments = [part for setting in settings for part in ("--set", setting)]
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "residua", "train", drawn, *arguments, *ALONE),
-            *("--out", tmp_path / "killed"),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
-    deadline = time.monotonic() + 900
-    while not checkpoint.exists() or kills.checkpoint_step(tmp_path / "killed") < 2:
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert kills.checkpoint_step(tmp_path / "killed") < 60
-    resume(tmp_path / "killed")
-    assert kills.differences(tmp_path / "killed", tmp_path / "whole") == []
+    assert_a_kill_changes_no_bit(drawn, tmp_path, kills, SMALL)

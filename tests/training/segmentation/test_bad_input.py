@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -19,11 +16,10 @@ import tifffile
 from PIL import Image
 
 import residua
-from residua.training.api import resume
+from tests.training.killed import ALONE, assert_a_kill_changes_no_bit
 
 SMALL = ("batch_size=2", "model_options.width=2", "model_options.depth=2", "size=32")
 QUICKLY = [part for setting in ("steps=2", *SMALL) for part in ("--set", setting)]
-ALONE = ("--device", "cpu", "--workers", "0")
 
 Train = Callable[..., Any]
 
@@ -299,24 +295,4 @@ def test_a_full_disk_while_masks_are_written_leaves_no_half_mask(
 
 @pytest.mark.slow
 def test_a_kill_in_training_changes_no_bit(blobs: Path, tmp_path: Path, kills: ModuleType) -> None:
-    settings = ("steps=60", *SMALL, "checkpoint_seconds=0.01")
-    residua.train(blobs, out=tmp_path / "whole", settings=settings, device="cpu", workers=0)
-    arguments = [part for setting in settings for part in ("--set", setting)]
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "residua", "train", blobs, *arguments, *ALONE),
-            *("--out", tmp_path / "killed"),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
-    deadline = time.monotonic() + 900
-    while not checkpoint.exists() or kills.checkpoint_step(tmp_path / "killed") < 2:
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert kills.checkpoint_step(tmp_path / "killed") < 60
-    resume(tmp_path / "killed")
-    assert kills.differences(tmp_path / "killed", tmp_path / "whole") == []
+    assert_a_kill_changes_no_bit(blobs, tmp_path, kills, SMALL)
