@@ -34,7 +34,7 @@ from rich.progress import Progress
 import residua
 from residua.errors import ResiduaError
 from residua.models import record
-from residua.nn import ANTIALIASES, MERGES, NORMS, ORDERS, SHORTCUTS
+from residua.nn import ACTIVATIONS, ANTIALIASES, MERGES, NORMS, ORDERS, SHORTCUTS
 from residua.nn.init import SCHEMES
 from residua.nn.regularisers import DROPS
 from residua.training.devices import choose_device
@@ -86,7 +86,11 @@ def parts(network: str) -> Iterator[Part]:
     for norm in NORMS:
         if norm not in ("batch", "none"):
             yield Part({"norm": norm})
+    for activation in ACTIVATIONS:
+        if activation != "relu":
+            yield Part({"activation": activation})
     yield Part({"attention": "se"})
+    yield Part({"attention": "se", "attention_at": "inside"})
     for antialias in ANTIALIASES:
         yield Part({"antialias": antialias})
     yield Part({"dropout": 0.1})

@@ -9,7 +9,8 @@ import pytest
 
 from residua.cli.main import load
 from residua.models import list_models, records
-from residua.nn import ANTIALIASES, MERGES, NORMS, ORDERS, SHORTCUTS
+from residua.models.classifiers import CLASSIFIERS
+from residua.nn import ACTIVATIONS, ANTIALIASES, MERGES, NORMS, ORDERS, SHORTCUTS
 from residua.nn.attention import ATTENTIONS
 from residua.nn.init import SCHEMES
 from residua.nn.regularisers import DROPS
@@ -37,7 +38,18 @@ def test_commands_on_the_pages_are_understood(line):
 
 @pytest.mark.parametrize(
     "names",
-    [SHORTCUTS, MERGES, ORDERS, NORMS, DROPS, SCHEMES, ATTENTIONS, ANTIALIASES],
+    [
+        SHORTCUTS,
+        MERGES,
+        ORDERS,
+        NORMS,
+        ACTIVATIONS,
+        DROPS,
+        SCHEMES,
+        ATTENTIONS,
+        ANTIALIASES,
+        CLASSIFIERS,
+    ],
     ids=lambda n: min(n),
 )
 def test_every_part_has_a_row(names):

@@ -90,12 +90,15 @@ def register_residual(
     *,
     family: str,
     paper: str,
+    input_size: int | None = None,
+    num_classes: int | None = None,
     defaults: Mapping[str, Any] | None = None,
     **preset: Any,
 ) -> None:
     """Register a network of `residual_network`: its stages, what else makes it, its counts.
 
-    A stem "3x3" is that of networks for 32 pixels and 10 classes, any other for 224 and 1000.
+    A stem "3x3" is that of networks for 32 pixels and 10 classes, any other for 224 and 1000, where
+    input_size and num_classes do not say otherwise.
     """
     preset = {"plain": False, **stages, **preset}
     small = preset["stem"] == "3x3"
@@ -106,8 +109,8 @@ def register_residual(
         paper=paper,
         parameters=counts[0],
         multiply_adds=counts[1],
-        input_size=32 if small else 224,
-        num_classes=10 if small else 1000,
+        input_size=input_size or (32 if small else 224),
+        num_classes=num_classes or (10 if small else 1000),
         preset=preset,
         defaults=defaults,
     )

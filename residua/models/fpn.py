@@ -161,7 +161,7 @@ def _stage(cin: int, cout: int, norm: Norm) -> nn.Sequential:
     parts: list[nn.Module] = [norm.conv(cin, cout, 3)]
     if norm.layer is not None:
         parts.append(norm.layer(cout))
-    return nn.Sequential(*parts, nn.ReLU(inplace=True))
+    return nn.Sequential(*parts, norm.act())
 
 
 def _bilinear(x: torch.Tensor, size: Sequence[int], factor: int = 2) -> torch.Tensor:

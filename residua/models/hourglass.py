@@ -155,7 +155,7 @@ def _stem(in_channels: int, width: int, make: _Modules) -> nn.Sequential:
     parts["conv"] = norm.conv(in_channels, width // 4, 7, 2, bias=make.biases)
     if norm.layer is not None:
         parts["norm"] = norm.layer(width // 4)
-    parts["act"] = nn.ReLU(inplace=True)
+    parts["act"] = norm.act()
     parts["block1"] = make.one(width // 4, width // 2)
     parts["pool"] = Halve("max")
     parts["block2"] = make.one(width // 2, width // 2)
@@ -171,7 +171,7 @@ def _features(width: int, make: _Modules) -> nn.Sequential:
         parts[f"conv{i}"] = norm.conv(width, width, 1, bias=make.biases)
         if norm.layer is not None:
             parts[f"norm{i}"] = norm.layer(width)
-        parts[f"act{i}"] = nn.ReLU(inplace=True)
+        parts[f"act{i}"] = norm.act()
     return nn.Sequential(parts)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from residua.models.alexnet import AtLeast
+from residua.models.classifiers import Attention, Hidden, Wide
 from residua.models.densenet import DenseStage
 from residua.models.ensemble import Ensemble
 from residua.models.network import Head, Network
@@ -47,6 +48,28 @@ def ensemble(module: Ensemble, x: Moments, walk: Walk) -> None:
 def head(module: Head, x: Moments, walk: Walk) -> Moments:
     """The average over positions, then the linear layer."""
     return walk.through("fc", module.fc, global_average(x))
+
+
+@rule(Wide)
+def wide_head(module: Wide, x: Moments, walk: Walk) -> Moments:
+    """The 1x1 convolution with what follows it, the average, the linear layer."""
+    x = walk.through("features", module.features, x)
+    return walk.through("fc", module.fc, global_average(x))
+
+
+@rule(Hidden)
+def hidden_head(module: Hidden, x: Moments, walk: Walk) -> Moments:
+    """The average over positions, the norm, two linear layers with an activation between them."""
+    x = global_average(x)
+    for name, layer in module.named_children():  # fc is the first one
+        x = x if name == "fc" else walk.through(name, layer, x)
+    return walk.through("fc", module.fc, x)
+
+
+@rule(Attention)
+def attention_head(module: Attention, x: Moments, walk: Walk) -> Moments:
+    """Even attention, as it nearly is at the start: the mean of the values is the value of the mean."""
+    return walk.through("fc", module.fc, walk.through("v", module.v, global_average(x)))
 
 
 @rule(DropoutHead)

@@ -52,7 +52,7 @@ def _branch(convolutions: list[Convolution], norm: Norm) -> OrderedDict[str, nn.
         if norm.layer is not None:
             parts[f"norm{i}"] = norm.layer(conv.in_channels)
         if i > 1:
-            parts[f"act{i}"] = nn.ReLU(inplace=True)
+            parts[f"act{i}"] = norm.act()
         parts[f"conv{i}"] = conv
     if norm.layer is not None:
         parts[f"norm{len(convolutions) + 1}"] = norm.layer(convolutions[-1].out_channels)

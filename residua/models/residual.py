@@ -15,9 +15,18 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from residua.models.network import Head, Network
+from residua.models.classifiers import make_classifier
+from residua.models.network import Network
 from residua.models.stem import make_stem
-from residua.nn.blocks import BASE_WIDTH, BasicBlock, BlockOptions, BottleneckBlock, Drop
+from residua.nn.blocks import (
+    BASE_WIDTH,
+    BasicBlock,
+    BlockOptions,
+    BottleneckBlock,
+    DepthwiseBlock,
+    Drop,
+    EdgeBlock,
+)
 from residua.nn.init import fixup, initialise, zero_last
 from residua.nn.init.scheme import Fan
 from residua.nn.names import split
@@ -30,12 +39,12 @@ HE2016B = "He, Zhang, Ren, Sun 2016, Identity Mappings in Deep Residual Networks
 
 FIXUP = "fixup"  # the initialisation that is of whole networks, not of one layer after the other
 
-Block = type[BasicBlock] | type[BottleneckBlock]
+Block = type[BasicBlock] | type[BottleneckBlock] | type[DepthwiseBlock] | type[EdgeBlock]
 
 
 def residual_network(
     *,
-    block: Block,
+    block: Block | Sequence[Block],
     depths: Sequence[int],
     widths: Sequence[int],
     stem: str,
@@ -47,10 +56,14 @@ def residual_network(
     shortcut: str = "B",
     merge: str = "add",
     norm: str = "batch",
+    activation: str = "relu",
     stride_on: str = "3x3",
     groups: int = 1,
     base_width: int = BASE_WIDTH,
+    group_size: int | None = None,
+    spatial: int = 1,
     attention: str | None = None,
+    attention_at: str = "end",
     antialias: str | None = None,
     dropout: float = 0.0,
     shortcut_dropout: float = 0.0,
@@ -62,20 +75,24 @@ def residual_network(
     init: str = "he",
     fan: Fan = "fan_out",
     recompute: bool | int = False,
+    classifier: str = "mean",
     features_only: bool = False,
 ) -> Network:
     """Build a residual or plain network.
 
     Args:
-        block: basic or bottleneck. depths: blocks a stage. widths: of each stage, before expansion.
+        block: of every stage, or of each. depths: blocks a stage. widths: of each stage, before expansion.
         stem: "3x3" (32 pixels, no downsampling) or one for 224 pixels (by 4): see `make_stem`.
         stem_width: its channels; None: those of the first stage, before expansion.
         plain: the same without shortcuts. order: one of `residua.nn.ORDERS`.
         shortcut: one of `residua.nn.SHORTCUTS`; where shapes change "A" zero-pads, "B" projects, "D"
             pools and projects; "C" projects on every block.
-        merge: one of `residua.nn.MERGES`. norm: `residua.nn.NORMS`, everywhere alike.
+        merge: one of `residua.nn.MERGES`. norm: `residua.nn.NORMS`, everywhere alike. activation: one of
+            `residua.nn.ACTIVATIONS`, in the place of every ReLU.
         stride_on: the bottleneck convolution that strides, "3x3" or (as in the paper) "1x1".
-        groups, base_width: of the bottleneck's 3x3 convolution. attention: "se" or none.
+        groups, base_width: of the bottleneck's 3x3 convolution. group_size: channels a group there, in the
+            place of groups. spatial: how many 3x3 convolutions a bottleneck has.
+        attention: "se" or none. attention_at: "end" of each branch, or "inside" before its last convolution.
         antialias: pool by "mean" or "blur" where a branch or the stem would stride; None strides.
         dropout: inside each branch. shortcut_dropout: on each shortcut.
         stochastic_depth: probability of dropping the last block; from 0 at the first by drop_decay
@@ -84,6 +101,7 @@ def residual_network(
         zero_init_last: start every block as its shortcut. init, fan: see `residua.nn.initialise`; init
             "fixup" is `residua.nn.init.fixup`.
         recompute: keep the activations of every n-th block only (True: of about a square root of them).
+        classifier: what follows the last map, one of `residua.models.classifiers.CLASSIFIERS`.
         features_only: no head; return one map a stage.
     """
     if plain and zero_init_last:
@@ -91,7 +109,7 @@ def residual_network(
     if zero_init_last or init == FIXUP:
         _check_zero_start(order, merge)
     stem_width = widths[0] if stem_width is None else stem_width
-    how = make_norm(norm)
+    how = make_norm(norm, activation=activation)
     options = BlockOptions(
         norm=how,
         order=order,
@@ -100,28 +118,33 @@ def residual_network(
         stride_on=stride_on,
         groups=groups,
         base_width=base_width,
+        group_size=group_size,
+        spatial=spatial,
         attention=attention,
+        attention_at=attention_at,
         antialias=antialias,
         dropout=dropout,
         shortcut_dropout=shortcut_dropout,
         drop=Drop(stochastic_depth, drop, drop_decay, drop_per),
     )
     channels, done = stem_width, 0
-    stages = []
-    for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+    stages, outer = [], []
+    kinds = block if isinstance(block, Sequence) else [block] * len(depths)
+    for i, (kind, depth, width) in enumerate(zip(kinds, depths, widths, strict=True)):
         blocks = []
         for j in range(depth):
             stride = 2 if i > 0 and j == 0 else 1
             done += 1
-            blocks.append(block(channels, width, stride, options, done, sum(depths)))
-            channels = width * block.expansion
+            blocks.append(kind(channels, width, stride, options, done, sum(depths)))
+            channels = width * kind.expansion
         stages.append(_stage(blocks, recompute))
+        outer.append(channels)
     network = Network(
         make_stem(stem, in_channels, stem_width, how, ORDERS[order], antialias),
         stages,
         ORDERS[order].tail(channels, how),
-        None if features_only else Head(channels, num_classes),
-        [width * block.expansion for width in widths],
+        None if features_only else make_classifier(classifier, channels, num_classes, how),
+        outer,
     )
     if init == FIXUP:
         fixup(network)

@@ -47,7 +47,7 @@ def _conv(cin: int, cout: int, norm: Norm, pool: bool = False) -> nn.Sequential:
         parts["pool"] = nn.MaxPool2d(2, ceil_mode=True)
     if norm.layer is not None:
         parts["norm"] = norm.layer(cout)
-    parts["act"] = nn.ReLU(inplace=True)
+    parts["act"] = norm.act()
     return nn.Sequential(parts)
 
 

@@ -5,7 +5,8 @@ shape activates before the fork, so its projection sees the activated input. No 
 norm and ReLU after the last block.
 
 resnetv2_50d and its like have the deep stem of ResNet-D and its pooled shortcuts, 50t the stem in three
-widths: see `models.resnet_cd`. resnetv2_50d_gn has group norm of 32 groups. They are timm's.
+widths: see `models.resnet_cd`. resnetv2_50d_gn has group norm of 32 groups, resnetv2_50d_evos EvoNorm-S0 and
+resnetv2_50d_frn filter response norm, both in the place of norm and ReLU. They are timm's.
 """
 
 from residua.models.depths import imagenet_stages, register_depths, register_residual
@@ -64,11 +65,19 @@ for (_depth, _variant), _both in VARIANTS.items():
         defaults={"order": "preactivation"},
     )
 
-register_residual(
-    "resnetv2_50d_gn",
-    imagenet_stages(50, "d"),
-    VARIANTS[50, "d"],
-    family="resnetv2",
-    paper=PAPER,
-    defaults={"order": "preactivation", "norm": "group(32)"},
-)
+# name: norm, parameters
+NORMS = {
+    "gn": ("group(32)", VARIANTS[50, "d"][0]),
+    "evos": ("evonorm", 25_591_368),
+    "frn": ("filter_response_tlu", 25_591_368),
+}
+
+for _name, (_norm, _parameters) in NORMS.items():
+    register_residual(
+        f"resnetv2_50d_{_name}",
+        imagenet_stages(50, "d"),
+        (_parameters, VARIANTS[50, "d"][1]),
+        family="resnetv2",
+        paper=PAPER,
+        defaults={"order": "preactivation", "norm": _norm},
+    )

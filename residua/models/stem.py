@@ -5,6 +5,9 @@
     deep        conv3x3/2 (w/2), conv3x3 (w/2), conv3x3 (w), pool      He, T. et al. 2019, fig. 2b: ResNet-C
     tiered      the same of 3w/8, w/2, w channels                      timm's networks with a t
     strided     deep, with conv3x3/2 norm relu for the pooling         Bello et al. 2021: ResNet-RS
+    tiered_strided     tiered, where the last one has stride 2, for the pooling     timm's networks with ts
+    quad        conv3x3/2 (w/8), conv3x3 (w/4), conv3x3 (w/2), conv3x3/2 (w)        Brock et al. 2021: NFNet
+    quad2       the same, with nothing after the first two             timm's resnet51q
     3x3         conv3x3 norm relu, of 32-pixel pictures                He et al. 2015, section 4.2
 
 norm and ReLU follow each convolution; in v2 the first block's activation takes the place of the last ones.
@@ -24,8 +27,20 @@ from residua.nn.names import unknown
 from residua.nn.norms import Norm
 from residua.nn.orders import Order, Parts
 
-STEMS = ("3x3", "7x7", "7x7_fixed", "deep", "tiered", "strided")
 SINGLE = {"3x3": (3, 1), "7x7": (7, 2), "7x7_fixed": (7, 2)}  # kernel, stride
+
+# of each 3x3 convolution: its channels in eighths of the width, and its stride
+SEVERAL: dict[str, tuple[tuple[int, int], ...]] = {
+    "deep": ((4, 2), (4, 1), (8, 1)),
+    "tiered": ((3, 2), (4, 1), (8, 1)),
+    "strided": ((4, 2), (4, 1), (8, 1), (8, 2)),
+    "tiered_strided": ((3, 2), (4, 1), (8, 2)),
+    "quad": ((1, 2), (2, 1), (4, 1), (8, 2)),
+    "quad2": ((1, 2), (2, 1), (4, 1), (8, 2)),
+}
+BARE = {"quad2": 2}  # how many convolutions nothing follows
+STEMS = (*SINGLE, *SEVERAL)
+POOLED = ("7x7", "deep", "tiered")
 
 
 def make_stem(
@@ -43,42 +58,37 @@ def make_stem(
     """
     if kind not in STEMS:
         raise ValueError(unknown("stem", kind, STEMS))
-    least = 3 if kind == "tiered" else 2
-    if width < least:
-        raise ValueError(f"stem_width {width} is not at least {least}")
-    if antialias is not None and kind in ("7x7_fixed", "strided"):
-        raise ValueError(f"a stem {kind!r} has a pooling of its own: antialias does not go with it")
+    if antialias is not None and kind not in (*POOLED, "3x3"):
+        raise ValueError(
+            f"a stem {kind!r} has a pooling of its own, or none: antialias does not go with it"
+        )
     bias = norm.layer is None and order.biases
     if kind in SINGLE:
         kernel, stride = SINGLE[kind]
         parts: Parts = OrderedDict(conv=norm.conv(in_channels, width, kernel, stride, bias=bias))
     else:
-        first = 3 * width // 8 if kind == "tiered" else width // 2
-        parts = _three(in_channels, first, width, norm, bias)
-    if kind == "strided":
-        parts |= _activation("3", width, norm)
-        parts["conv4"] = norm.conv(width, width, 3, 2, bias=bias)
+        parts = _several(kind, in_channels, width, norm, bias)
     parts |= order.stem(width, norm)
     if kind == "7x7_fixed":
         parts["pad"] = nn.ConstantPad2d(1, 0.0)
         parts["pool"] = nn.MaxPool2d(3, stride=2)
-    elif kind not in ("3x3", "strided"):
+    elif kind in POOLED:
         pool = nn.MaxPool2d(3, stride=2, padding=1)
         parts["pool"] = pool if antialias is None else antialiased_max_pool(antialias)
     return nn.Sequential(parts)
 
 
-def _three(in_channels: int, first: int, width: int, norm: Norm, bias: bool) -> Parts:
-    parts: Parts = OrderedDict(conv=norm.conv(in_channels, first, 3, 2, bias=bias))
-    for i, (cin, cout) in enumerate(((first, width // 2), (width // 2, width)), start=1):
-        parts |= _activation(str(i), cin, norm)
-        parts[f"conv{i + 1}"] = norm.conv(cin, cout, 3, bias=bias)
-    return parts
-
-
-def _activation(number: str, channels: int, norm: Norm) -> Parts:
+def _several(kind: str, in_channels: int, width: int, norm: Norm, bias: bool) -> Parts:
+    """Return the convolutions, and what follows each but the last one."""
     parts: Parts = OrderedDict()
-    if norm.layer is not None:
-        parts[f"norm{number}"] = norm.layer(channels)
-    parts[f"act{number}"] = nn.ReLU(inplace=True)
+    channels = [in_channels, *(eighths * width // 8 for eighths, _ in SEVERAL[kind])]
+    if min(channels) < 1:
+        raise ValueError(f"stem_width {width} leaves a convolution of {kind!r} without channels")
+    for i, (_, stride) in enumerate(SEVERAL[kind]):
+        if i > BARE.get(kind, 0):
+            if norm.layer is not None:
+                parts[f"norm{i}"] = norm.layer(channels[i])
+            parts[f"act{i}"] = norm.act()
+        name = f"conv{i + 1}" if i else "conv"
+        parts[name] = norm.conv(channels[i], channels[i + 1], 3, stride, bias=bias)
     return parts

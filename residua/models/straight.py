@@ -64,5 +64,5 @@ def activated(conv: Convolution, norm: Norm) -> OrderedDict[str, nn.Module]:
     parts: OrderedDict[str, nn.Module] = OrderedDict(conv=conv)
     if norm.layer is not None:
         parts["norm"] = norm.layer(conv.out_channels)
-    parts["act"] = nn.ReLU(inplace=True)
+    parts["act"] = norm.act()
     return parts

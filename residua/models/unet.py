@@ -111,7 +111,7 @@ class Builder:
             parts[f"conv{k}"] = norm.conv(cin, cout, 3, bias=self.biases, padding=padding)
             if norm.layer is not None:
                 parts[f"norm{k}"] = norm.layer(cout)
-            parts[f"act{k}"] = nn.ReLU(inplace=True)
+            parts[f"act{k}"] = norm.act()
         return nn.Sequential(parts)
 
     def residual(self, channels: int, i: int, kind: str, count: int) -> nn.Sequential:

@@ -109,7 +109,7 @@ def _block(channels: int, width: int, norm: Norm) -> nn.Sequential:
         parts[f"conv{k}"] = norm.conv(cin, width, 3)
         if norm.layer is not None:
             parts[f"norm{k}"] = norm.layer(width)
-        parts[f"act{k}"] = nn.ReLU(inplace=True)
+        parts[f"act{k}"] = norm.act()
     return nn.Sequential(parts)
 
 

@@ -22,7 +22,6 @@ from residua.models.layouts import (
     TIMM,
     TORCHVISION,
     Layout,
-    absent,
     layout_for,
     layout_of,
 )
@@ -37,6 +36,7 @@ from residua.models.recognise import (
     registered_as,
     shapes_of,
 )
+from residua.models.registry import record
 from residua.nn.norms.standardised import StandardisedConv2d
 
 __all__ = [
@@ -124,8 +124,6 @@ def load_tensors(
 
 def names_in(path: Path, file: Mapping[str, torch.Tensor]) -> tuple[Layout, dict[str, str]]:
     """Return the layout of a file, and its name of each tensor by ours; BadInput for an unknown layout."""
-    if (what := absent(file)) is not None:
-        raise BadInput(f"{path} is {what}: expected a network that `residua models` lists")
     layout = layout_of(file)
     if layout is None:
         raise BadInput(
@@ -309,19 +307,24 @@ def torchvision_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
     return _export(model, TORCHVISION)
 
 
-def timm_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
+def timm_state_dict(model: nn.Module, name: str | None = None) -> dict[str, torch.Tensor]:
     """Return the weights of a model that timm has too under timm's names.
 
-    Those are resnet10t to 200, with c, d, s or t and with group norm, resnetaa*, resnetblur*, resnetrs*,
-    resnetv2_* with BiT's, resnext*, seresnet*, seresnext*, wide_resnet* and densenet*. The head of resnetv2_*
-    becomes a 1x1 convolution, as there. Otherwise as `torchvision_state_dict`.
+    Those are all of timm's resnet*, resnetv2_* with BiT's, resnext*, seresnet*, seresnext*, wide_resnet* and
+    densenet*. The head of resnetv2_* becomes a 1x1 convolution, as there. name: which of them, where several
+    have the same tensors and layers: resnetaa50d and resnet50_clip_gap do; None takes the shortest name.
+    Otherwise as `torchvision_state_dict`.
     """
-    return _export(model, TIMM)
+    return _export(model, TIMM, name)
 
 
-def _export(model: nn.Module, peer: str) -> dict[str, torch.Tensor]:
+def _export(model: nn.Module, peer: str, wanted: str | None = None) -> dict[str, torch.Tensor]:
     network = _unwrapped(model)
-    closest = _closest(network, lambda name: layout_for(name, peer) is not None)
+    if wanted is not None:
+        record(wanted)  # an unknown name shows here
+    closest = _closest(
+        network, lambda name: layout_for(name, peer) is not None and wanted in (None, name)
+    )
     if closest is None:
         raise BadInput(f"the model has no layout of {peer}'s: {_absent(network, peer)}")
     name, found = closest

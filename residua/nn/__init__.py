@@ -1,8 +1,16 @@
 """The parts that residual networks are composed of; `Skip` puts them together."""
 
+from residua.nn.activations import ACTIVATIONS, make_activation
 from residua.nn.antialias import ANTIALIASES, Blur, make_antialias
 from residua.nn.attention import SqueezeExcitation, make_attention
-from residua.nn.blocks import BasicBlock, BlockOptions, BottleneckBlock, Drop
+from residua.nn.blocks import (
+    BasicBlock,
+    BlockOptions,
+    BottleneckBlock,
+    DepthwiseBlock,
+    Drop,
+    EdgeBlock,
+)
 from residua.nn.init import fixup, initialise, lsuv, zero_last
 from residua.nn.merges import MERGES, Add, Concatenate, KeepBranch, Merge, make_merge
 from residua.nn.norms import NORMS, Norm, is_norm, make_norm
@@ -13,6 +21,7 @@ from residua.nn.shortcuts import SHORTCUTS, NoShortcut, Projection, ZeroPad, mak
 from residua.nn.skip import Skip
 
 __all__ = [
+    "ACTIVATIONS",
     "ANTIALIASES",
     "MERGES",
     "NORMS",
@@ -24,7 +33,9 @@ __all__ = [
     "Blur",
     "BottleneckBlock",
     "Concatenate",
+    "DepthwiseBlock",
     "Drop",
+    "EdgeBlock",
     "KeepBranch",
     "Merge",
     "NoShortcut",
@@ -40,6 +51,7 @@ __all__ = [
     "initialise",
     "is_norm",
     "lsuv",
+    "make_activation",
     "make_antialias",
     "make_attention",
     "make_merge",

@@ -21,12 +21,14 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from residua.nn.activations import ACTIVATIONS
 from residua.nn.blocks import BottleneckBlock
 
 Parts = OrderedDict[str, nn.Module]
 
 FIRST = ("conv1", "norm1", "act1", "conv2", "norm2", "act2")  # what every path has of its own
 LAST = "conv3"
+AFTER = "conv4"  # a bottleneck of several 3x3 convolutions has it
 
 
 class SeparatePaths(nn.Module):
@@ -85,10 +87,10 @@ def _rebuilt(
     block = copy.deepcopy(block)
     parts: Parts = OrderedDict(block.skip.branch.named_children())
     inside = list(parts)[: list(parts).index(LAST)] if LAST in parts else list(parts)
-    if LAST not in parts or not set(inside) <= set(FIRST):
+    if LAST not in parts or not set(inside) <= set(FIRST) or AFTER in parts:
         raise ValueError(
-            f"the three forms are of bottlenecks of {', '.join(FIRST)}, {LAST}; this branch begins"
-            f" with {', '.join(inside)}"
+            f"the three forms are of bottlenecks of {', '.join(FIRST)}, {LAST}; this branch has"
+            f" {', '.join(parts)}"
         )
     count = _plain(parts["conv2"]).groups
     paths = [
@@ -102,7 +104,7 @@ def _rebuilt(
 
 def _share(part: nn.Module, i: int, count: int) -> nn.Module:
     """Return what path i of `count` has of a layer: its output channels."""
-    if isinstance(part, nn.ReLU):
+    if isinstance(part, tuple(ACTIVATIONS.values())):
         return copy.deepcopy(part)
     if isinstance(part, nn.BatchNorm2d):
         return _norm(part, _range(i, part.num_features // count))

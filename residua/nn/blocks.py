@@ -6,6 +6,8 @@
     bottleneck   1x1, 3x3, 1x1; four times as wide outside    fig. 5 right
                  over int(width * base_width / 64) * groups inner channels: groups and base_width make it
                  ResNeXt's (Xie et al. 2017, fig. 3c) or the wide one (Zagoruyko, Komodakis 2016)
+    depthwise    the same, as wide inside as outside, every channel of the 3x3 by itself
+    edge         3x3, 1x1                                     timm's resnet61q has both (Wightman 2021)
 
 The bottleneck's stride sits on the 3x3 by default ("ResNet v1.5", as torchvision and timm have it) or on
 the first 1x1, as in He's paper: the same parameter count, another network.
@@ -35,6 +37,7 @@ from residua.nn.shortcuts import NoShortcut, make_shortcut, with_dropout
 from residua.nn.skip import Skip
 
 STRIDE_ON = ("3x3", "1x1")
+ATTENTION_AT = ("end", "inside")
 BASE_WIDTH = 64
 
 
@@ -54,10 +57,11 @@ class BlockOptions:
 
     norm: for norms and convolutions. order: one of `ORDERS`. merge: one of `MERGES`.
     shortcut: one of `SHORTCUTS`, or None for a plain network. shortcut_dropout: its probability.
-    stride_on: where a bottleneck strides, "3x3" or "1x1". groups, base_width: of its 3x3 convolution.
-    attention: None or "se". antialias: None, or how a branch that would stride pools in its stead, before
-    its last convolution: see `residua.nn.antialias`. dropout: before the branch's last 3x3 convolution.
-    drop: whole branches.
+    stride_on: where a bottleneck strides, "3x3" or "1x1". groups, base_width: of its 3x3 convolution;
+    group_size: channels a group there, in the place of groups. spatial: how many 3x3 convolutions it has.
+    attention: None or "se". attention_at: "end" of the branch, or "inside", before its last convolution.
+    antialias: None, or how a branch that would stride pools in its stead, before its last convolution: see
+    `residua.nn.antialias`. dropout: before the branch's last 3x3 convolution. drop: whole branches.
     """
 
     norm: Norm = field(default_factory=lambda: make_norm("batch"))
@@ -67,7 +71,10 @@ class BlockOptions:
     stride_on: str = "3x3"
     groups: int = 1
     base_width: int = BASE_WIDTH
+    group_size: int | None = None
+    spatial: int = 1
     attention: str | None = None
+    attention_at: str = "end"
     antialias: str | None = None
     dropout: float = 0.0
     shortcut_dropout: float = 0.0
@@ -80,10 +87,13 @@ class BlockOptions:
             raise ValueError(f"stride_on {self.stride_on!r} is unknown: expected 3x3 or 1x1")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
-        if self.groups < 1 or self.base_width < 1:
-            raise ValueError(
-                f"groups {self.groups} and base_width {self.base_width} must be at least 1"
-            )
+        if self.attention_at not in ATTENTION_AT:
+            raise ValueError(unknown("attention_at", self.attention_at, ATTENTION_AT))
+        for name in ("groups", "base_width", "group_size", "spatial"):
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise ValueError(f"{name} {number} is not at least 1")
+        if self.group_size is not None and self.groups != 1:
+            raise ValueError("groups and group_size say the same thing: give one of them")
         if not ORDERS[self.order].norms and self.norm.layer is not None:
             raise ValueError(
                 f"order {self.order!r} is there to train without norm layers: norm {self.norm.name!r}"
@@ -153,7 +163,11 @@ class _Block(nn.Sequential, ABC):
             branch = _with(branch, "pool", make_antialias(options.antialias), kernel=1)
         if options.dropout > 0:
             branch = _with(branch, "dropout", nn.Dropout(options.dropout), kernel=3)
-        if options.attention is not None:
+        if options.attention is not None and options.attention_at == "inside":
+            inside = convolutions[-1].in_channels
+            attention = make_attention(options.attention, inside, norm.dims)
+            branch = _with(branch, "attention", attention, kernel=1)
+        elif options.attention is not None:
             branch["attention"] = make_attention(options.attention, out_channels, norm.dims)
         drop = options.drop
         padded = in_channels if options.shortcut == "A" else None
@@ -210,9 +224,12 @@ class BasicBlock(_Block):
     def convolutions(
         in_channels: int, width: int, stride: int, options: BlockOptions
     ) -> list[Convolution]:
-        """Return the two; ValueError if they should have groups or a base width."""
-        if (options.groups, options.base_width) != (1, BASE_WIDTH):
-            raise ValueError("groups and base_width are of bottleneck blocks, not of basic ones")
+        """Return the two; ValueError if they should have groups, a base width or more of them."""
+        given = (options.groups, options.base_width, options.group_size, options.spatial)
+        if given != (1, BASE_WIDTH, None, 1):
+            raise ValueError(
+                "groups, group_size, base_width and spatial are of bottleneck blocks, not of basic ones"
+            )
         return basic_convolutions(options.norm, in_channels, width, stride, _bias(options))
 
 
@@ -225,14 +242,59 @@ class BottleneckBlock(_Block):
     def convolutions(
         in_channels: int, width: int, stride: int, options: BlockOptions
     ) -> list[Convolution]:
-        """Return the three."""
-        return bottleneck_convolutions(
-            options.norm,
-            in_channels,
-            width,
-            stride,
-            _bias(options),
-            inner=int(width * options.base_width / BASE_WIDTH) * options.groups,
-            groups=options.groups,
-            stride_on=options.stride_on,
-        )
+        """Return them; ValueError if groups of that size do not divide the inner channels."""
+        inner = int(width * options.base_width / BASE_WIDTH) * options.groups
+        return _bottleneck(in_channels, width, stride, options, inner, options.group_size)
+
+
+class DepthwiseBlock(_Block):
+    """1x1, 3x3, 1x1 convolutions, as wide inside as outside, the 3x3 in groups of one channel."""
+
+    expansion = EXPANSION
+
+    @staticmethod
+    def convolutions(
+        in_channels: int, width: int, stride: int, options: BlockOptions
+    ) -> list[Convolution]:
+        """Return them; groups, base_width and group_size are those of bottlenecks."""
+        return _bottleneck(in_channels, width, stride, options, EXPANSION * width, 1)
+
+
+class EdgeBlock(_Block):
+    """A 3x3 and a 1x1 convolution, four times as wide as a stage's width: in front of bottlenecks."""
+
+    expansion = EXPANSION
+
+    @staticmethod
+    def convolutions(
+        in_channels: int, width: int, stride: int, options: BlockOptions
+    ) -> list[Convolution]:
+        """Return the two; groups, base_width, group_size and spatial are those of bottlenecks."""
+        norm, bias, wide = options.norm, _bias(options), EXPANSION * width
+        return [
+            norm.conv(in_channels, wide, 3, stride, bias=bias),
+            norm.conv(wide, wide, 1, bias=bias),
+        ]
+
+
+def _bottleneck(
+    in_channels: int,
+    width: int,
+    stride: int,
+    options: BlockOptions,
+    inner: int,
+    group_size: int | None,
+) -> list[Convolution]:
+    if group_size is not None and inner % group_size:
+        raise ValueError(f"groups of {group_size} channels do not divide {inner}")
+    return bottleneck_convolutions(
+        options.norm,
+        in_channels,
+        width,
+        stride,
+        _bias(options),
+        inner=inner,
+        groups=options.groups if group_size is None else inner // group_size,
+        stride_on=options.stride_on,
+        spatial=options.spatial,
+    )

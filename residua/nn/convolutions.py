@@ -34,12 +34,19 @@ def bottleneck_convolutions(
     inner: int | None = None,
     groups: int = 1,
     stride_on: str = "3x3",
+    spatial: int = 1,
 ) -> list[Convolution]:
-    """Return 1x1, 3x3, 1x1 convolutions over `inner` channels (None: width), with the stride on one."""
+    """Return 1x1, 3x3, 1x1 convolutions over `inner` channels (None: width), with the stride on one.
+
+    spatial: how many 3x3 convolutions there are; the first one strides.
+    """
     inner = width if inner is None else inner
     first, second = (1, stride) if stride_on == "3x3" else (stride, 1)
     return [
         norm.conv(in_channels, inner, 1, first, bias=bias),
-        norm.conv(inner, inner, 3, second, groups, bias=bias),
+        *(
+            norm.conv(inner, inner, 3, second if i == 0 else 1, groups, bias=bias)
+            for i in range(spatial)
+        ),
         norm.conv(inner, EXPANSION * width, 1, bias=bias),
     ]

@@ -12,6 +12,8 @@ changes shape activates before the fork, s(a) + [conv norm relu conv](a) with a 
 `fixup` a is a scalar multiplier, 1 at first, and each b a scalar bias of its own, 0 at first; a block that
 changes shape adds its first bias before the fork, as in the authors' code.
 
+For relu stands the network's activation; a norm that activates (`evonorm`) is norm and relu in one.
+
 An order also says how the stem ends and what follows the last block. Nothing here differs between
 training and evaluation but the norms.
 
@@ -29,6 +31,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from residua.nn.activations import make_activation
 from residua.nn.norms import Convolution, Norm
 
 Parts = OrderedDict[str, nn.Module]
@@ -42,7 +45,7 @@ class Preactivation(nn.Sequential):
         if norm.layer is not None:
             self.norm = norm.layer(channels)
         # Without a norm the input is the trunk itself, which an in-place ReLU would overwrite.
-        self.act = nn.ReLU(inplace=norm.layer is not None)
+        self.act = norm.act(inplace=norm.layer is not None)
 
 
 class ScalarBias(nn.Module):
@@ -99,7 +102,7 @@ def _post(
         if norm.layer is not None and (inside or norm_last):
             parts[f"norm{i}"] = norm.layer(conv.out_channels)
         if inside or relu_last:
-            parts[f"act{i}"] = nn.ReLU(inplace=True)
+            parts[f"act{i}"] = norm.act()
     return parts
 
 
@@ -118,7 +121,8 @@ def _relu_before(convolutions: Sequence[Convolution], norm: Norm, activated: boo
 def _relu_only(convolutions: Sequence[Convolution], norm: Norm, activated: bool) -> Parts:
     parts: Parts = OrderedDict()
     for i, conv in enumerate(convolutions, start=1):
-        parts[f"act{i}"] = nn.ReLU(inplace=i > 1)  # the first one reads the trunk
+        # The first one reads the trunk, which no norm has activated.
+        parts[f"act{i}"] = norm.act() if i > 1 else make_activation(norm.activation, inplace=False)
         parts[f"conv{i}"] = conv
         if norm.layer is not None:
             parts[f"norm{i}"] = norm.layer(conv.out_channels)
@@ -142,13 +146,13 @@ def _fixup(convolutions: Sequence[Convolution], norm: Norm, activated: bool) -> 
         parts[f"conv{i}"] = conv
         if i < len(convolutions):
             parts[f"after{i}"] = ScalarBias()
-            parts[f"act{i}"] = nn.ReLU(inplace=True)
+            parts[f"act{i}"] = norm.act()
     parts["scale"] = ScalarScale()
     return parts
 
 
 def _relu(channels: int, norm: Norm) -> nn.Module:
-    return nn.ReLU(inplace=True)
+    return make_activation(norm.activation)  # after a sum, whatever the norms do
 
 
 def _nothing(channels: int, norm: Norm) -> None:
@@ -163,7 +167,7 @@ def _stem(channels: int, norm: Norm) -> Parts:
     parts: Parts = OrderedDict()
     if norm.layer is not None:
         parts["norm"] = norm.layer(channels)
-    parts["act"] = nn.ReLU(inplace=True)
+    parts["act"] = norm.act()
     return parts
 
 
@@ -172,7 +176,7 @@ def _stem_bare(channels: int, norm: Norm) -> Parts:
 
 
 def _stem_fixup(channels: int, norm: Norm) -> Parts:
-    return OrderedDict(bias=ScalarBias(), act=nn.ReLU(inplace=True))
+    return OrderedDict(bias=ScalarBias(), act=norm.act())
 
 
 ORDERS: dict[str, Order] = {

@@ -56,7 +56,7 @@ def make_down(kind: str, channels: int, norm: Norm, partial: bool = True) -> nn.
         parts: OrderedDict[str, nn.Module] = OrderedDict(conv=norm.conv(channels, channels, 3, 2))
         if norm.layer is not None:
             parts["norm"] = norm.layer(channels)
-        parts["act"] = nn.ReLU(inplace=True)
+        parts["act"] = norm.act()
         return nn.Sequential(parts)
     window = norm.each(2)
     if kind == "max":

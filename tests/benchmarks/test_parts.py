@@ -30,6 +30,7 @@ def test_every_shortcut_merge_order_norm_drop_and_scheme_has_a_row(parts: Module
         ("merge", parts.MERGES, set()),
         ("order", parts.ORDERS, {"original", "fixup"}),  # fixup has a network of its own
         ("norm", parts.NORMS, {"batch"}),
+        ("activation", parts.ACTIVATIONS, {"relu"}),
         ("drop", parts.DROPS, set()),
         ("init", parts.SCHEMES, {"he"}),
     ):

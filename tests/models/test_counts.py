@@ -62,7 +62,8 @@ def measured(name):
     def count(layer, inputs, output):
         nonlocal adds
         places = inputs[0] if isinstance(layer, _ConvTransposeNd) else output
-        adds += layer.weight.numel() * places.shape[2:].numel()
+        sides = places.shape[1:-1] if isinstance(layer, nn.Linear) else places.shape[2:]
+        adds += layer.weight.numel() * sides.numel()
 
     with torch.device("meta"):
         model = create_model(name).eval()

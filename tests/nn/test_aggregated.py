@@ -128,8 +128,8 @@ def test_the_block_itself_stays_as_it_was():
     [
         ({"norm": "group"}, "GroupNorm does not treat paths one by one"),
         ({"norm": "weight"}, "WeightNormConv2d does not treat paths one by one"),
-        ({"order": "preactivation"}, "this branch begins with conv1, pre2, conv2, pre3"),
-        ({"dropout": 0.5}, "this branch begins with conv1, norm1, act1, dropout, conv2"),
+        ({"order": "preactivation"}, "this branch has conv1, pre2, conv2, pre3"),
+        ({"dropout": 0.5}, "this branch has conv1, norm1, act1, dropout, conv2"),
     ],
 )
 def test_a_block_whose_paths_are_not_apart_is_refused(options, says):

@@ -16,25 +16,38 @@ from torch import nn
 from residua.errors import BadInput
 from residua.models import create_model
 from residua.models.residual import residual_network
+from residua.models.stem import STEMS
 from residua.nn import (
+    ACTIVATIONS,
     MERGES,
     NORMS,
     ORDERS,
     SHORTCUTS,
     BasicBlock,
     BottleneckBlock,
+    DepthwiseBlock,
+    EdgeBlock,
     Skip,
     is_norm,
 )
 from residua.nn.init import SCHEMES
 from residua.nn.regularisers import DROPS, RandomDrop, SeparatedDrop, ShakeDrop, StochasticDepth
 
+ACTIVATING = {"evonorm", "filter_response_tlu"}
 WITHOUT_LAYER = {"none", "weight", "scaled_standardised", "standardised"}
 RANDOM = (nn.Dropout, StochasticDepth, RandomDrop, SeparatedDrop, ShakeDrop)
 
 OPTIONS = {
-    "block": st.sampled_from([BasicBlock, BottleneckBlock]),
-    "stem": st.sampled_from(["3x3", "7x7", "7x7_fixed", "deep", "tiered", "strided"]),
+    "block": st.sampled_from(
+        [
+            BasicBlock,
+            BottleneckBlock,
+            DepthwiseBlock,
+            (EdgeBlock, BottleneckBlock),
+            (BasicBlock, BottleneckBlock),
+        ]
+    ),
+    "stem": st.sampled_from(STEMS),
     "plain": st.sampled_from([False] * 5 + [True]),
     "order": st.sampled_from(list(ORDERS)),
     "shortcut": st.sampled_from(SHORTCUTS),
@@ -44,9 +57,13 @@ OPTIONS = {
     "norm": st.sampled_from(
         ["none"] * 5 + list(NORMS) + ["standardised", "batch+weight", "ghost(2)", "group(2)"]
     ),
+    "activation": st.sampled_from(["relu"] * 3 + list(ACTIVATIONS)),
     "stride_on": st.sampled_from(["3x3", "1x1"]),
     "groups": st.sampled_from([1, 1, 1, 2]),
+    "group_size": st.sampled_from([None, None, None, 2, 3]),
+    "spatial": st.sampled_from([1, 1, 1, 2]),
     "attention": st.sampled_from([None, "se"]),
+    "attention_at": st.sampled_from(["end", "inside"]),
     "antialias": st.sampled_from([None, None, None, "mean", "blur"]),
     "dropout": st.sampled_from([0.0, 0.3]),
     "shortcut_dropout": st.sampled_from([0.0, 0.0, 0.3]),
@@ -58,6 +75,7 @@ OPTIONS = {
     "init": st.sampled_from([*SCHEMES, "fixup"]),
     "fan": st.sampled_from(["fan_in", "fan_out"]),
     "recompute": st.sampled_from([False, True, 1]),
+    "classifier": st.sampled_from(["mean", "mean", "wide(6)", "hidden(6)", "attention(2)"]),
 }
 USUAL = {
     "block": BasicBlock,
@@ -67,9 +85,13 @@ USUAL = {
     "shortcut": "B",
     "merge": "add",
     "norm": "batch",
+    "activation": "relu",
     "stride_on": "3x3",
     "groups": 1,
+    "group_size": None,
+    "spatial": 1,
     "attention": None,
+    "attention_at": "end",
     "antialias": None,
     "dropout": 0.0,
     "shortcut_dropout": 0.0,
@@ -81,12 +103,14 @@ USUAL = {
     "init": "he",
     "fan": "fan_out",
     "recompute": False,
+    "classifier": "mean",
 }
 
 
 def reasons(o):
     """What makes no sense in these options: words that its message has."""
     dropped = o["stochastic_depth"] > 0
+    kinds = o["block"] if isinstance(o["block"], tuple) else (o["block"],) * 2
     if o["plain"]:
         for option, given in (
             ("merge", o["merge"] != "add"),
@@ -104,10 +128,18 @@ def reasons(o):
     if o["antialias"] is not None:
         if o["stride_on"] != "3x3":
             yield "it goes with stride_on 3x3"
-        if o["stem"] in ("7x7_fixed", "strided"):
+        if o["stem"] not in ("3x3", "7x7", "deep", "tiered"):
             yield "has a pooling of its own"
-    if o["groups"] != 1 and o["block"] is BasicBlock:
+    if (o["groups"], o["group_size"], o["spatial"]) != (1, None, 1) and BasicBlock in kinds:
         yield "of bottleneck blocks"
+    if o["groups"] != 1 and o["group_size"] is not None:
+        yield "say the same thing"
+    if o["group_size"] == 3 and BottleneckBlock in kinds:
+        yield "do not divide"
+    if o["norm"] in ACTIVATING and o["activation"] != "relu":
+        yield "is an activation itself"
+    if o["classifier"] == "attention(2)" and kinds[1] is BasicBlock:
+        yield "heads of 64 channels"
     if o["drop_per"] in ("channel", "pixel") and o["drop"] != "shake_drop":
         yield "drop_per"
     if o["drop"] == "separated_drop" and dropped and o["shortcut"] != "A":
@@ -127,7 +159,7 @@ def reasons(o):
 
 def build(options):
     return residual_network(
-        depths=(1, 2), widths=(4, 8), num_classes=3, in_channels=2, **(USUAL | options)
+        depths=(1, 2), widths=(8, 16), num_classes=3, in_channels=2, **(USUAL | options)
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from residua.models.layouts.absent import absent
+from residua.models.layouts.byob import CLIP, CLIP_GAP, RESNET51Q, RESNET61Q, SILU
 from residua.models.layouts.densenet import DENSENET, DENSENET_D
 from residua.models.layouts.layout import Layout, Row
 from residua.models.layouts.numbered import ALEXNET, VGG
@@ -27,7 +27,6 @@ __all__ = [
     "TORCHVISION",
     "Layout",
     "Row",
-    "absent",
     "layout_for",
     "layout_of",
 ]
@@ -48,6 +47,11 @@ LAYOUTS = (
     RESNET_C,
     SE_RESNET,
     RESNET,
+    CLIP,
+    CLIP_GAP,
+    RESNET61Q,
+    RESNET51Q,
+    SILU,
     DENSENET_D,
     DENSENET,
     ALEXNET,

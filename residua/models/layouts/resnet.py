@@ -70,7 +70,7 @@ RESNET_D = Layout(
     rows=DEEP_STEM + POOLED_PROJECTION + BODY,
 )
 RESNET_C = Layout(
-    models={TIMM: ("resnet[0-9]*[cs]",)},
+    models={TIMM: ("resnet[0-9]*[0-9][cs]",)},
     mark=r"^conv1\.6\.",
     rows=DEEP_STEM + PROJECTION + BODY,
 )

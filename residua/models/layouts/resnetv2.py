@@ -30,7 +30,9 @@ RESNETV2 = Layout(
     conv_head=True,
 )
 RESNETV2_D = Layout(
-    models={TIMM: ("resnetv2_*[0-9][dt]", "resnetv2_50d_gn")},
+    models={
+        TIMM: ("resnetv2_*[0-9][dt]", "resnetv2_50d_gn", "resnetv2_50d_evos", "resnetv2_50d_frn")
+    },
     # the stem and the stages, in whichever order
     mark=r"\A(?=[\s\S]*^stages\.\d+\.blocks\.\d+\.)(?=[\s\S]*^stem\.conv1\.weight$)",
     rows=(

@@ -11,6 +11,9 @@ It is norm and activation in one. Blocks put their ReLU after it all the same: m
 least tau, so a tau below 0 shows only where no activation follows, as at the end of a branch. Where one
 follows, the published start tau = 0 would get no gradient ever (ReLU has none at 0): hence 0.001.
 
+`ThresholdedFilterResponseNorm` is the other reading, timm's: the threshold takes the ReLU's place, so no
+activation follows, tau = 0 at the start, and eps stays 1e-5.
+
 Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
 norm=filter_response 38.1 %, 2.38 (accuracy, time of a step).
 """
@@ -23,6 +26,7 @@ from torch import nn
 FLOOR = 1e-6
 EPS = 1e-4  # of eps_l, at the start
 THRESHOLD = 1e-3  # of tau, at the start
+FIXED_EPS = 1e-5  # where it is not learned
 
 
 class FilterResponseNorm(nn.Module):
@@ -37,13 +41,44 @@ class FilterResponseNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise by the root mean square of each map, then cut off below the threshold."""
-        shape = [1, -1] + [1] * (x.dim() - 2)
-        weight, bias, threshold = (p.view(shape) for p in (self.weight, self.bias, self.threshold))
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        nu2 = wide.square().mean([*range(2, x.dim())], keepdim=True)
-        y = weight * wide * (nu2 + FLOOR + self.eps.abs()).rsqrt() + bias
-        return torch.maximum(y, threshold).to(x.dtype)
+        eps = FLOOR + self.eps.abs()
+        return _thresholded(x, self.weight, self.bias, self.threshold, eps)
 
     def extra_repr(self) -> str:
         """Say how many channels there are."""
         return str(len(self.weight))
+
+
+class ThresholdedFilterResponseNorm(nn.Module):
+    """The same with the threshold for an activation: (N, C, ...) -> (N, C, ...)."""
+
+    activates = True
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.tau = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise by the root mean square of each map, then cut off below the threshold."""
+        return _thresholded(x, self.weight, self.bias, self.tau, FIXED_EPS)
+
+    def extra_repr(self) -> str:
+        """Say how many channels there are."""
+        return str(len(self.weight))
+
+
+def _thresholded(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    threshold: torch.Tensor,
+    eps: torch.Tensor | float,
+) -> torch.Tensor:
+    """Return max(weight x / sqrt(mean of x^2 + eps) + bias, threshold), in float32 at least."""
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    weight, bias, threshold = (p.view(shape) for p in (weight, bias, threshold))
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    nu2 = wide.square().mean([*range(2, x.dim())], keepdim=True)
+    return torch.maximum(weight * wide * (nu2 + eps).rsqrt() + bias, threshold).to(x.dtype)

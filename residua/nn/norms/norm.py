@@ -7,8 +7,8 @@
     make_norm("none")                   neither; convolutions then have biases
     make_norm("batch", dims=3)          the same for volumes (N, C, D, H, W); dims=1 for lines (N, C, L)
 
-Every network builds its convolutions and norms through one `Norm`, so that a norm by another name is
-another norm everywhere: in stem, branches, shortcuts and tail.
+Every network builds its convolutions, norms and activations through one `Norm`, so that a norm by another
+name is another norm everywhere: in stem, branches, shortcuts and tail.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from functools import partial
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from residua.nn.activations import make_activation
 from residua.nn.names import split, unknown, with_numbers
 from residua.nn.norms.batch import batch_norm
-from residua.nn.norms.filter_response import FilterResponseNorm
+from residua.nn.norms.evonorm import EvoNorm
+from residua.nn.norms.filter_response import FilterResponseNorm, ThresholdedFilterResponseNorm
 from residua.nn.norms.ghost import GhostBatchNorm
 from residua.nn.norms.group import group_norm, instance_norm, layer_norm
 from residua.nn.norms.position import PositionNorm
@@ -49,6 +51,8 @@ LAYERS: dict[str, Callable[..., nn.Module]] = {
     "group": group_norm,
     "instance": instance_norm,
     "filter_response": FilterResponseNorm,
+    "filter_response_tlu": ThresholdedFilterResponseNorm,
+    "evonorm": EvoNorm,
 }
 
 # name: subclass of nn.Conv2d that normalises its own weights; there are none of 1 or 3 dimensions
@@ -76,6 +80,7 @@ class Norm:
     """How a network normalises: `layer(channels)` (None: no layer) and the kind of convolution.
 
     dims: spatial dimensions of the maps. flat: of volumes, convolve and stride in each slice by itself.
+    activation: one of `residua.nn.ACTIVATIONS`. activates: whether the layer is an activation as well.
     """
 
     name: str
@@ -83,6 +88,12 @@ class Norm:
     convolution: Callable[..., Convolution] = nn.Conv2d
     dims: int = 2
     flat: bool = False
+    activation: str = "relu"
+    activates: bool = False
+
+    def act(self, inplace: bool = True) -> nn.Module:
+        """Return what follows a norm layer: the activation, nothing where the layer is one itself."""
+        return nn.Identity() if self.activates else make_activation(self.activation, inplace)
 
     def conv(
         self,
@@ -125,22 +136,25 @@ class Norm:
         return replace(self, flat=True)
 
 
-def make_norm(name: str, dims: int = 2) -> Norm:
-    """Return the norm of that name for maps of 1, 2 or 3 spatial dimensions.
+def make_norm(name: str, dims: int = 2, activation: str = "relu") -> Norm:
+    """Return the norm of that name for maps of 1, 2 or 3 spatial dimensions, and what activation follows it.
 
     Raises ValueError for an unknown name, listing those there are; for two layers or two kinds of
     convolution; for numbers that the layer does not take; for "standardised" without a layer; for
-    a kind of convolution in other than two dimensions.
+    a kind of convolution in other than two dimensions; for an activation other than ReLU after a layer
+    that is one itself.
     """
+    make_activation(activation)  # an unknown name shows here
     if dims not in PLAIN:
         raise ValueError(f"maps of {dims} dimensions: expected 1, 2 or 3")
     layer: Callable[[int], nn.Module] | None = None
-    convolution = PLAIN[dims]
+    convolution, activates = PLAIN[dims], False
     for part in name.split("+"):
         kind, _ = split(part)
         if kind in LAYERS and layer is None:
             layer = _layer_maker(kind, part, dims)
-            layer(4)  # an unfit number shows here, not in the middle of a network
+            # an unfit number shows here, not in the middle of a network
+            activates = getattr(layer(4), "activates", False)
         elif part.strip() in CONVOLUTIONS and convolution is PLAIN[dims]:
             if dims != 2:
                 raise ValueError(f"norm {name!r}: {part.strip()} convolutions are 2-D only")
@@ -152,7 +166,11 @@ def make_norm(name: str, dims: int = 2) -> Norm:
             raise ValueError(unknown("norm", name, NORMS))
     if convolution is CONVOLUTIONS[NEEDS_LAYER] and layer is None:
         raise ValueError(f"norm {name!r} needs a layer after it, as in 'group+{NEEDS_LAYER}'")
-    return Norm(name, layer, convolution, dims)
+    if activates and activation != "relu":
+        raise ValueError(
+            f"norm {name!r} is an activation itself: {activation!r} does not go with it"
+        )
+    return Norm(name, layer, convolution, dims, activation=activation, activates=activates)
 
 
 def _layer_maker(kind: str, text: str, dims: int) -> Callable[[int], nn.Module]:
@@ -165,5 +183,12 @@ def _layer_maker(kind: str, text: str, dims: int) -> Callable[[int], nn.Module]:
 
 def is_norm(module: nn.Module) -> bool:
     """Return whether a module is a normalisation layer of torch's, a subclass of one, or ours."""
-    kinds = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, FilterResponseNorm)
+    kinds = (
+        nn.modules.batchnorm._NormBase,
+        nn.GroupNorm,
+        nn.LayerNorm,
+        FilterResponseNorm,
+        ThresholdedFilterResponseNorm,
+        EvoNorm,
+    )
     return isinstance(module, kinds)

@@ -141,6 +141,15 @@ COUNTS |= {f"resnext101_32x{w}d": imagenet(101, 32, w) for w in (16, 32)}
 COUNTS |= {"resnext50d_32x4d": imagenet(50, 32, 4, kind="deep")}
 COUNTS |= {f"resnetv2_{d}d": imagenet(d, kind="deep", pre=True) for d in (18, 34, 50, 101, 152)}
 COUNTS |= {"resnetv2_50d_gn": COUNTS["resnetv2_50d"]}  # a group norm has as many as a batch norm
+# A third parameter a channel: stem, blocks (what goes in, twice what is inside), tail.
+THIRD = 2 * 32 + sum(
+    first + (n - 1) * 256 * 2**s + n * 2 * 64 * 2**s
+    for s, (n, first) in enumerate(zip((3, 4, 6, 3), (64, 256, 512, 1024), strict=True))
+)
+COUNTS |= {
+    f"resnetv2_50d_{norm}": (COUNTS["resnetv2_50d"][0] + THIRD + 2048, COUNTS["resnetv2_50d"][1])
+    for norm in ("evos", "frn")
+}
 COUNTS |= {"resnetv2_50t": imagenet(50, kind="tiered", pre=True)}
 COUNTS |= {
     f"resnetrs{d}": imagenet(d, kind="strided", se=4) for d in (50, 101, 152, 200, 270, 350, 420)

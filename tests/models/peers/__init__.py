@@ -3,6 +3,6 @@
 They share nothing with the code under test: not its blocks, not its tables of names.
 """
 
-from . import densenet, layers, numbered, resnet, resnetv2
+from . import byob, densenet, layers, numbered, resnet, resnetv2
 
-__all__ = ["densenet", "layers", "numbered", "resnet", "resnetv2"]
+__all__ = ["byob", "densenet", "layers", "numbered", "resnet", "resnetv2"]

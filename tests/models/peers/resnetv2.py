@@ -3,6 +3,7 @@
 y = s + f(a), a = relu(norm(x))     s = x, or W a in the first block of a stage
 """
 
+import torch
 import torch.nn.functional as F
 
 from . import layers
@@ -18,8 +19,11 @@ DEPTHS = {
 EPS = 1e-10  # under the root of the weights' variance, in the BiT authors' code; timm has 1e-8
 
 
-def shapes(depth, k=1, running=True, deep=()):
-    """k: times as many channels. deep: those of the stem's three convolutions. running: batch norm."""
+def shapes(depth, k=1, running=True, deep=(), third=None):
+    """k: times as many channels. deep: those of the stem's three convolutions. running: batch norm.
+
+    third: the name of a third parameter of every norm, which then is an activation too.
+    """
     if deep:
         names = layers.conv("stem.conv1", deep[0], 3, 3)
         for i in (1, 2):
@@ -42,6 +46,9 @@ def shapes(depth, k=1, running=True, deep=()):
                 names |= layers.conv(f"{at}.conv{i}", out, channels, kernel)
                 channels = out
     names |= layers.norm("norm", channels, running=running)
+    if third is not None:
+        norms = {name for name in names if "norm" in name and name.endswith(".weight")}
+        names |= {name.removesuffix("weight") + third: names[name] for name in norms}
     return names | layers.conv("head.fc", 1000, channels, 1, bias=True)
 
 
@@ -52,6 +59,10 @@ def forward(net, x, eps=EPS):
         net = type(net)({name: _standardised(name, w, eps) for name, w in net.state.items()})
 
     def activated(name, x):
+        if f"{name}.v" in net.state:
+            return _evonorm(net, name, x)
+        if f"{name}.tau" in net.state:
+            return _thresholded(net, name, x)
         return F.relu(net.norm(name, x))
 
     if "stem.conv1" in net:
@@ -72,6 +83,24 @@ def forward(net, x, eps=EPS):
                 f = net.conv(f"{at}.conv{i}", f, step)
             x = x + f
     return net.linear("head.fc", activated("norm", x).mean((2, 3)))
+
+
+def _affine(net, name, x):
+    gamma, beta = (net.state[f"{name}.{leaf}"].view(-1, 1, 1) for leaf in ("weight", "bias"))
+    return gamma * x + beta
+
+
+def _evonorm(net, name, x):
+    gate = (x * net.state[f"{name}.v"].view(-1, 1, 1)).sigmoid()
+    groups = x.reshape(len(x), 32, -1)
+    deviation = (groups.var(2, correction=0) + 1e-5).sqrt()
+    deviation = deviation.repeat_interleave(x.shape[1] // 32, 1)[:, :, None, None]
+    return _affine(net, name, x * gate / deviation)
+
+
+def _thresholded(net, name, x):
+    y = _affine(net, name, x / (x.square().mean((2, 3), keepdim=True) + 1e-5).sqrt())
+    return torch.maximum(y, net.state[f"{name}.tau"].view(-1, 1, 1))
 
 
 def _read(net, x, stride):

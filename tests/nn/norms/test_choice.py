@@ -18,6 +18,7 @@ from residua.nn.norms import (
 def test_every_name_of_the_field_is_there():
     batch = {"batch", "ghost", "renorm", "sync"}
     sample = {"layer", "position", "group", "instance", "filter_response"}
+    sample |= {"filter_response_tlu", "evonorm"}
     weights = {"weight", "scaled_standardised", "group+standardised"}
     assert set(NORMS) == batch | sample | weights | {"none"}
 

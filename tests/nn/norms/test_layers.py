@@ -86,6 +86,34 @@ def test_filter_response_is_its_equation(spatial):
             torch.testing.assert_close(y[i, c], expected)
 
 
+@pytest.mark.parametrize("spatial", [(5, 6), (2, 3, 4), (1, 1)])
+def test_thresholded_filter_response_is_its_equation(spatial):
+    layer, x = make("filter_response_tlu"), maps(4, 8, *spatial)
+    y = layer(x)
+    for i in range(4):
+        for c in range(8):
+            scaled = x[i, c] / math.sqrt(x[i, c].square().mean() + 1e-5)
+            expected = torch.maximum(layer.weight[c] * scaled + layer.bias[c], layer.tau[c])
+            torch.testing.assert_close(y[i, c], expected)
+
+
+@pytest.mark.parametrize("spatial", [(5,), (5, 6), (2, 3, 4)])
+@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (48, 16), (6, 2), (5, 1)])
+def test_evonorm_is_its_equation(channels, groups, spatial):
+    layer, x = make("evonorm", channels), maps(2, channels, *spatial)
+    assert layer.groups == groups
+    y = layer(x)
+    size = channels // groups
+    for i in range(2):
+        for g in range(groups):
+            of_group = x[i, g * size : (g + 1) * size]
+            deviation = of_group.var(correction=0).add(1e-5).sqrt()
+            for c in range(size):
+                z, at = of_group[c], g * size + c
+                gated = z / (1 + torch.exp(-layer.v[at] * z)) / deviation
+                torch.testing.assert_close(y[i, at], layer.weight[at] * gated + layer.bias[at])
+
+
 @pytest.mark.parametrize("name", ["layer", "position"])
 def test_layer_norms_are_torchs(name):
     layer, x = make(name), maps(3, 8, 4, 5)
@@ -217,9 +245,9 @@ def test_gradients_are_finite_differences(name, mode):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_every_parameter_gets_a_gradient_through_the_relu_that_follows(name):
-    module = new(name, 8).double()
-    (module(maps(4, 8, 5, 6)).relu() * maps(4, 8, 5, 6, seed=2)).sum().backward()
+def test_every_parameter_gets_a_gradient_through_the_activation_that_follows(name):
+    module, act = new(name, 8).double(), make_norm(name).act() if name in LAYERS else nn.ReLU()
+    (act(module(maps(4, 8, 5, 6))) * maps(4, 8, 5, 6, seed=2)).sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
 
 

@@ -5,6 +5,7 @@
     batch norm    a is the channel's mean, which is what its positions share: E[a^2] = shared
     group norm    a is the mean of c channels, whose own means are independent: E[a^2] = E[x]^2 + Cov / c
     position      c is large
+    filter response, EvoNorm: nothing is taken away; what they do besides follows or precedes
 
 The mean of the denominator is taken for the denominator, so groups and batches are large.
 Shapes: maps of moments, (1, 1, H, W), float64.
@@ -17,9 +18,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from residua.nn.init.moments.activations import relu
+from residua.nn.init.moments.activations import pointwise, relu
 from residua.nn.init.moments.walk import Map, Moments, Walk, rule
-from residua.nn.norms.filter_response import FLOOR, FilterResponseNorm
+from residua.nn.norms.evonorm import EPS, EvoNorm
+from residua.nn.norms.filter_response import (
+    FIXED_EPS,
+    FLOOR,
+    FilterResponseNorm,
+    ThresholdedFilterResponseNorm,
+)
 from residua.nn.norms.ghost import GhostBatchNorm
 from residua.nn.norms.group import GroupNorm
 from residua.nn.norms.position import PositionNorm
@@ -55,9 +62,30 @@ def position_norm(norm: PositionNorm, x: Moments, walk: Walk) -> Moments:
 @rule(FilterResponseNorm)
 def filter_response(norm: FilterResponseNorm, x: Moments, walk: Walk) -> Moments:
     """Many positions; nothing is taken away. Then values below the threshold become the threshold."""
-    divisor = (x.second.mean() + FLOOR + norm.eps.abs()).sqrt()
-    z = x.affine(norm.weight / divisor, norm.bias - norm.threshold)
-    return relu(norm, z, walk).affine(torch.ones(()), norm.threshold)
+    return _thresholded(norm, norm.threshold, FLOOR + norm.eps.abs(), x, walk)
+
+
+@rule(ThresholdedFilterResponseNorm)
+def thresholded(norm: ThresholdedFilterResponseNorm, x: Moments, walk: Walk) -> Moments:
+    """The same, with its other constants."""
+    return _thresholded(norm, norm.tau, FIXED_EPS, x, walk)
+
+
+def _thresholded(
+    norm: Any, threshold: torch.Tensor, eps: torch.Tensor | float, x: Moments, walk: Walk
+) -> Moments:
+    z = x.affine(norm.weight / (x.second.mean() + eps).sqrt(), norm.bias - threshold)
+    return relu(norm, z, walk).affine(torch.ones(()), threshold)
+
+
+@rule(EvoNorm)
+def evonorm(norm: EvoNorm, x: Moments, walk: Walk) -> Moments:
+    """Large groups, as group norm's: their standard deviation divides. v is taken at its mean."""
+    count = len(norm.weight) // norm.groups
+    variance = (x.second - x.mean**2 - x.covariance / count).mean()
+    v = norm.v.double().mean()
+    gated = pointwise(lambda z: z * torch.sigmoid(v * z), x)
+    return gated.affine(norm.weight / (variance + EPS).sqrt(), norm.bias)
 
 
 def normalised(
