@@ -36,7 +36,13 @@ from rich.table import Table
 from residua.training.checkpoint import TREE, read_tensors
 
 CLASSES, SIDE = 4, 16
-CLOCK = {"seconds", "minutes", "pictures_per_second"}  # the only values that may differ
+CLOCK = {
+    "seconds",
+    "evaluating",
+    "looked",
+    "minutes",
+    "pictures_per_second",
+}  # the only values that may differ
 FILES = ("model", "best", "checkpoint")
 MOST_TRIES = 6  # draws of an instant, where the process ends before it
 SETTINGS = (

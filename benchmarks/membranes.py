@@ -85,7 +85,9 @@ class _AtTheEnd(Session):
 
     def _plan(self, *parts: Any) -> Plan:
         plan = super()._plan(*parts)
-        return replace(plan, evaluate_every=plan.steps)
+        return replace(
+            plan, evaluate_every=10 * plan.steps
+        )  # never on the way, however long it gets
 
 
 def train_residua(

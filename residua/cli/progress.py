@@ -66,6 +66,11 @@ class TerminalWatcher(Watcher):
             self._open("training", plan.steps)
             self._advance(state.step)
 
+    def repaced(self, plan: Plan) -> None:
+        """Give the bar another length."""
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, total=plan.steps)
+
     def step(self, state: State, loss: float, lr: float) -> None:
         """Move the bar."""
         if self.bar is not None and self.task is not None:

@@ -28,7 +28,8 @@ from residua.errors import ResiduaError
 from residua.training.average import Average
 from residua.training.objective import Objective, parts_of
 from residua.training.optimisers import lr_factor, restore_optimiser
-from residua.training.plan import Plan
+from residua.training.pace import is_due, repaced
+from residua.training.plan import Plan, lengthened
 from residua.training.recipe import Recipe
 from residua.training.recorder import FlightRecorder, warnings
 from residua.training.state import State, Watcher
@@ -124,13 +125,12 @@ class Loop:
             self.watcher.end()
 
     def _run(self, interrupted: list[int]) -> None:
-        state, plan = self.state, self.plan
+        state = self.state
         before, began = state.seconds, time.monotonic()
         saved = began
         self._train_mode()
-        for phase in plan.phases:
-            if state.step >= phase.stop:
-                continue
+        while state.step < self.plan.steps:
+            phase = next(phase for phase in self.plan.phases if state.step < phase.stop)
             self.batches.set_size(phase.size)
             with contextlib.closing(self._iterate(phase.stop)) as batches:
                 for batch in batches:
@@ -138,15 +138,46 @@ class Loop:
                     state.step += 1
                     state.seconds = before + time.monotonic() - began
                     self._trace(loss)
-                    if state.step % plan.evaluate_every == 0 or state.step == plan.steps:
+                    if self._evaluation_is_due():
                         self._evaluate()
+                        now = before + time.monotonic() - began
+                        state.evaluating += now - state.seconds
+                        state.seconds = now
                     if time.monotonic() - saved > self.recipe.checkpoint_seconds:
                         self._save()
                         saved = time.monotonic()
                     if self._asked_to_stop(interrupted):
                         self._save()
-                        raise InterruptedRunError(f"stopped at step {state.step} of {plan.steps}")
+                        raise InterruptedRunError(
+                            f"stopped at step {state.step} of {self.plan.steps}"
+                        )
+                    if self._look_is_due() and self._repace():
+                        break
         self._save()
+
+    def _evaluation_is_due(self) -> bool:
+        step, plan = self.state.step, self.plan
+        return step % plan.evaluate_every == 0 or step == plan.steps
+
+    def _look_is_due(self) -> bool:
+        """Return whether to look at the plan again; over several ranks by the clock of the first."""
+        if self.fabric.world_size == 1:
+            return is_due(self.plan, self.state)
+        if self.plan.train_seconds is None or self.state.step % CHECK_EVERY:
+            return False
+        return bool(self.fabric.broadcast(is_due(self.plan, self.state)))
+
+    def _repace(self) -> bool:
+        """Look at the plan again; return whether it has another number of steps now."""
+        state = self.state
+        steps = int(self.fabric.broadcast(repaced(self.plan, self.recipe, state).steps))
+        state.looked = (state.step, state.seconds, state.evaluating)
+        if steps == self.plan.steps:
+            return False
+        self.plan = lengthened(self.plan, self.recipe, self.plan.phases[-1].size, steps)
+        self.watcher.repaced(self.plan)
+        self._save()
+        return True
 
     def _asked_to_stop(self, interrupted: list[int]) -> bool:
         """Return whether to stop after this step; over several ranks they stop at the same one."""

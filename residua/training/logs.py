@@ -90,6 +90,10 @@ class Logged(Watcher):
         """Pass on."""
         self.watcher.start(plan, state)
 
+    def repaced(self, plan: Plan) -> None:
+        """Pass on."""
+        self.watcher.repaced(plan)
+
     def step(self, state: State, loss: float, lr: float) -> None:
         """Log and pass on."""
         if self.logs is not None:

@@ -5,7 +5,8 @@ A budget in minutes becomes a number of steps by timing a few steps on a copy of
     steps = (budget - spent - evaluations) / sum_phase(share of run * seconds a step)
 
 and so do the precision, the number of threads, and whether compiling pays. From there on the run is a
-function of the step. (Threads are recorded because sums over them round differently.)
+function of the step. (Threads are recorded because sums over them round differently.) Only the number of
+steps of a budget is looked at again on the way, and recorded again: see `residua.training.pace`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import contextlib
 import copy
 import math
 import statistics
+import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -42,16 +44,20 @@ COMPILE_GAIN = 0.15  # of the step that it saves, at least, where it is worth tr
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps start .. stop-1 are trained on pictures of `size` pixels."""
+    """Steps start .. stop-1 are trained on pictures of `size` pixels; seconds: of one, where it was timed."""
 
     start: int
     stop: int
     size: int
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was decided: see the module."""
+    """What was decided: see the module.
+
+    train_seconds: how long the steps and the evaluations between them may take, where there is a budget.
+    """
 
     steps: int
     steps_per_epoch: int
@@ -63,6 +69,8 @@ class Plan:
     lr: float
     phases: tuple[Phase, ...]
     seconds_per_step: float | None
+    seconds_per_evaluation: float = 0.0
+    train_seconds: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -226,11 +234,11 @@ def make_plan(
     shares = _phase_shares(recipe, size)
     step_time: float | None = None
     evaluations: float
+    one, left, timed = 0.0, None, dict[int, float]()
     if budget is not None:
-        step_time = sum(
-            share * trial.time_step(recipe, precision, at, limit / len(shares))
-            for share, at in shares
-        )
+        for _, at in shares:
+            timed[at] = trial.time_step(recipe, precision, at, limit / len(shares))
+        step_time = sum(share * timed[at] for share, at in shares)
         picture = trial.time_forward(precision, size)
         left = (budget - spent - (time.perf_counter() - began)) * MARGIN
         whole = trial.time_forward("32-true", size)  # as the finished model is used
@@ -243,8 +251,7 @@ def make_plan(
         one = picture * evaluated
         evaluations = min(max(1.0, EVALUATION_SHARE * left / one), MOST_EVALUATIONS)
         steps = max(1, int((left - min(evaluations * one, left / 2)) / step_time))
-        if recipe.max_epochs is not None:
-            steps = min(steps, max(1, math.ceil(recipe.max_epochs * per_epoch)))
+        steps = min(steps, most_steps(recipe, per_epoch))
         evaluate_every = max(1, math.ceil(steps / evaluations), min(per_epoch, steps))
     else:
         steps = recipe.steps or max(1, round((recipe.epochs or 1) * per_epoch))
@@ -258,16 +265,29 @@ def make_plan(
         threads=threads,
         compile=_compile(recipe, trial.device, steps, step_time),
         lr=lr,
-        phases=_phases(shares, steps),
+        phases=_phases(shares, steps, timed),
         seconds_per_step=step_time,
+        seconds_per_evaluation=one,
+        train_seconds=left,
     )
     say(_sentence(plan, recipe))
     return plan
 
 
+def most_steps(recipe: Recipe, per_epoch: int) -> int:
+    """Return how many steps a budget is used for at most."""
+    if recipe.max_epochs is None:
+        return sys.maxsize
+    return max(1, math.ceil(recipe.max_epochs * per_epoch))
+
+
 def lengthened(plan: Plan, recipe: Recipe, size: int, steps: int) -> Plan:
     """Return the plan with another number of steps in all."""
-    return replace(plan, steps=steps, phases=_phases(_phase_shares(recipe, size), steps))
+    shares = _phase_shares(recipe, size)
+    usual = plan.seconds_per_step or 0.0  # of a phase that the shorter plan had no step for
+    seconds = dict.fromkeys((at for _, at in shares), usual)
+    seconds |= {phase.size: phase.seconds for phase in plan.phases}
+    return replace(plan, steps=steps, phases=_phases(shares, steps, seconds))
 
 
 def _phase_shares(recipe: Recipe, size: int) -> list[tuple[float, int]]:
@@ -284,13 +304,16 @@ def _phase_shares(recipe: Recipe, size: int) -> list[tuple[float, int]]:
     return [(share, at) for share, at in shares if share > 0]
 
 
-def _phases(shares: list[tuple[float, int]], steps: int) -> tuple[Phase, ...]:
+def _phases(
+    shares: list[tuple[float, int]], steps: int, seconds: Mapping[int, float]
+) -> tuple[Phase, ...]:
+    """Return the phases of so many steps; seconds: of a step at each size that was timed."""
     phases, start, until = [], 0, 0.0
     for share, size in shares:
         until += share
         stop = min(steps, round(until * steps))
         if stop > start:
-            phases.append(Phase(start, stop, size))
+            phases.append(Phase(start, stop, size, seconds.get(size, 0.0)))
         start = stop
     return tuple(phases)
 

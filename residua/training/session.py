@@ -11,6 +11,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,9 @@ class Session:
     def _write_split(self, material: Material) -> None:
         checkpoint.write_text(self.folder.split, json.dumps(material.split_record))
 
+    def _write_setup(self, setup: dict[str, Any]) -> None:
+        checkpoint.write_text(self.folder.setup, json.dumps(setup, indent=1))
+
     # -- deciding -----------------------------------------------------------------------------------
 
     def _train(
@@ -131,11 +135,11 @@ class Session:
             self.task.prepare(material, card, self.watcher)
             model = self._model(card, fresh=saved is None)
             if longer is not None:
-                old, done = plan, state.step
-                plan = first_does(lambda: self._longer(old, longer, done, material, card, model))
+                old = plan
+                plan = first_does(lambda: self._longer(old, longer, state, material, card, model))
         setup = {"card": card.as_dict(), "plan": plan.as_dict(), "versions": versions()}
         if is_main():
-            checkpoint.write_text(self.folder.setup, json.dumps(setup, indent=1))
+            self._write_setup(setup)
             self.folder.write_config(self.request.as_config())
         run = self.task.run(self.folder, self.request.device)
         config, threads = self.request.as_config(), torch.get_num_threads()
@@ -146,7 +150,7 @@ class Session:
                     f"all {plan.steps:,} steps are done: measuring and writing the report again"
                 )
             else:
-                self._run(material, card, plan, setup, model, state, saved)
+                plan = self._run(material, card, plan, setup, model, state, saved)
             run.measures = self.task.finish(
                 self.folder, config, material, state, plan, run, self.watcher
             )
@@ -212,17 +216,20 @@ class Session:
         self,
         plan: Plan,
         longer: Recipe,
-        done: int,
+        state: State,
         material: Material,
         card: Card,
         model: nn.Module,
     ) -> Plan:
         """Return the plan of a run made longer; its schedule is that of the whole new length."""
-        steps = self._plan(material, card, model).steps
-        total = steps + done if longer.budget else steps
-        if total <= done:
-            raise BadInput(f"step {done} is done already: {total} steps in all are not longer")
-        return lengthened(plan, longer, card.size, total)
+        added = self._plan(material, card, model)
+        total = added.steps + state.step if longer.budget else added.steps
+        if total <= state.step:
+            raise BadInput(
+                f"step {state.step} is done already: {total} steps in all are not longer"
+            )
+        time_in_all = state.seconds + added.train_seconds if added.train_seconds else None
+        return replace(lengthened(plan, longer, card.size, total), train_seconds=time_in_all)
 
     # -- training ---------------------------------------------------------------------------------
 
@@ -235,8 +242,8 @@ class Session:
         model: nn.Module,
         state: State,
         saved: dict[str, Any] | None,
-    ) -> None:
-        """Train to the end of the plan; an error says what the last good checkpoint is."""
+    ) -> Plan:
+        """Train to the end of the plan and return it; an error says what the last good checkpoint is."""
         fabric = make_fabric(self.device, plan.precision)
         logs = None
         if fabric.is_global_zero:
@@ -260,6 +267,7 @@ class Session:
             loop.batches.close()
             if logs is not None:
                 logs.close()
+        return loop.plan
 
     def _loop(
         self,
@@ -279,6 +287,9 @@ class Session:
 
         def save(loop: Loop) -> None:
             if fabric.is_global_zero:
+                if (now := loop.plan.as_dict()) != setup["plan"]:
+                    setup["plan"] = now
+                    self._write_setup(setup)
                 parts = {"recipe": recipe.model_dump(mode="json"), "setup": setup}
                 checkpoint.save(folder.checkpoint, loop.contents() | parts)
 

@@ -15,6 +15,12 @@ class State:
 
     step: int = 0
     seconds: float = 0.0  # of training so far, over all resumptions
+    evaluating: float = 0.0  # of those, in evaluations
+    looked: tuple[int, float, float] = (
+        0,
+        0.0,
+        0.0,
+    )  # step, seconds, evaluating at the last look at the pace
     best_score: float = -1.0
     best_step: int = 0
     skipped: int = 0
@@ -33,7 +39,8 @@ class State:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> State:
         """Return the state that `as_dict` gave."""
-        return cls(**{**values, "traces": Traces(**values["traces"])})
+        looked = tuple(values.get("looked", (0, 0.0, 0.0)))
+        return cls(**{**values, "looked": looked, "traces": Traces(**values["traces"])})
 
 
 class Watcher:
@@ -50,6 +57,9 @@ class Watcher:
 
     def start(self, plan: Plan, state: State) -> None:
         """Say that training begins or goes on at state.step."""
+
+    def repaced(self, plan: Plan) -> None:
+        """Say that the plan has another number of steps now."""
 
     def step(self, state: State, loss: float, lr: float) -> None:
         """Say that a step is done; now and then only."""

@@ -1,6 +1,7 @@
 """The loop: what a step does to the weights, to norms, to what is frozen, and when the loss is lost."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -219,6 +220,22 @@ def test_phases_change_the_size_of_the_pictures():
     loop.model.register_forward_pre_hook(lambda _, x: seen.append(x[0].shape[-1]))
     loop.run()
     assert seen == [4, 6, 6, 8]
+
+
+def test_a_run_that_gets_too_slow_is_cut_short_and_its_schedule_with_it():
+    loop = make_loop(40, lr=1.0, schedule={"name": "one_cycle", "peak": 0.1, "final": 0.0})
+    saved, told = [], []
+    loop.save = lambda loop: saved.append((loop.state.step, loop.plan.steps))
+    loop.watcher.repaced = told.append
+    phases = (Phase(0, 40, 8, seconds=1e-9),)  # a step was planned to take no time
+    loop.plan = replace(loop.plan, phases=phases, seconds_per_step=1e-9, train_seconds=1e-6)
+    loop.run()
+    # after the first step the time is used up; one more is left
+    assert (loop.state.step, loop.plan.steps, loop.plan.phases[-1].stop) == (2, 2, 2)
+    assert saved == [(1, 2), (2, 2)]
+    assert [plan.steps for plan in told] == [2]
+    assert [row["step"] for row in loop.state.history] == [2]
+    assert loop.lr(1) == pytest.approx(1.0)  # one cycle of two steps: up, then its peak
 
 
 def test_the_average_is_evaluated_and_kept():
