@@ -30,6 +30,7 @@ from residua.nn.init import initialise
 from residua.nn.init.scheme import Fan
 from residua.nn.merges.decode import Decode
 from residua.nn.norms import Norm, make_norm
+from residua.nn.recompute import Lean
 from residua.nn.updown import fit
 
 PAPER = "Ronneberger, Fischer, Brox 2015, U-Net"
@@ -99,7 +100,7 @@ def _block(channels: int, width: int, norm: Norm) -> nn.Sequential:
         if norm.layer is not None:
             parts[f"norm{k}"] = norm.layer(width)
         parts[f"act{k}"] = norm.act()
-    return nn.Sequential(parts)
+    return Lean(parts)
 
 
 def encoder_unet(

@@ -34,6 +34,7 @@ from residua.nn.merges.decode import Decode
 from residua.nn.names import unknown
 from residua.nn.norms import Norm, make_norm
 from residua.nn.orders import ORDERS
+from residua.nn.recompute import Lean
 from residua.nn.skip import Skip
 from residua.nn.updown import DownAndUp, make_down, make_up
 
@@ -112,7 +113,7 @@ class Builder:
             if norm.layer is not None:
                 parts[f"norm{k}"] = norm.layer(cout)
             parts[f"act{k}"] = norm.act()
-        return nn.Sequential(parts)
+        return Lean(parts)
 
     def residual(self, channels: int, i: int, kind: str, count: int) -> nn.Sequential:
         """Return residual blocks of level i: (N, channels, *S) -> (N, width, *S)."""

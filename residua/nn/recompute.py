@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 from torch.utils.checkpoint import checkpoint
 
 _off: list[bool] = []  # one entry for each `nothing_recomputed` that is open
@@ -92,3 +93,34 @@ class Recomputed(nn.Sequential):
             run.training = self.training  # of the run alone: a frozen norm in it stays frozen
             x = recompute(run, x)
         return x
+
+
+class Lean(nn.Sequential):
+    """A `Sequential` of convolutions with norms and activations between them, whose outputs are not kept.
+
+    A norm keeps its input, and its output again as what the next convolution reads. The latter is computed
+    again in the backward pass: a norm and an activation for each convolution but the first, no convolution.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Run the modules in turn."""
+        if torch.compiler.is_compiling() or not (self.training and recomputing()):
+            for module in self:
+                x = module(x)
+            return x
+        for segment in self._segments():
+            run = nn.Sequential(*segment)
+            run.training = self.training  # of the run alone: a frozen norm in it stays frozen
+            # An activation in place overwrites what it would be computed from again.
+            lean = isinstance(segment[-1], _ConvNd) and not getattr(segment[0], "inplace", False)
+            x = recompute(run, x) if lean and len(segment) > 1 else run(x)
+        return x
+
+    def _segments(self) -> list[list[nn.Module]]:
+        """Return the modules in lists that each end with a convolution, and what follows the last one."""
+        found: list[list[nn.Module]] = [[]]
+        for module in self:
+            found[-1].append(module)
+            if isinstance(module, _ConvNd):
+                found.append([])
+        return [segment for segment in found if segment]

@@ -1,6 +1,7 @@
 """Recomputation changes no bit of what a step computes: gradients, statistics, draws; it keeps less."""
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from residua.models import create_model
 from residua.nn import BasicBlock, BlockOptions, Drop, Recomputed, make_norm, recompute
+from residua.nn.recompute import Lean
 
 OPTIONS = {
     "v1": {},
@@ -165,3 +167,42 @@ def test_it_takes_runs_of_one_block_or_more():
     with pytest.raises(ValueError, match="recompute 0 is not at least 1"):
         Recomputed(*blocks(2), every=0)
     assert Recomputed(*blocks(9)).every == 3
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
+def test_a_lean_sequence_keeps_less_and_changes_no_bit(norm):
+    """Of a norm's output and of what the activation makes of it nothing is kept for the backward pass."""
+    how = make_norm(norm)
+
+    def made(kind):
+        torch.manual_seed(0)
+        parts = OrderedDict()
+        for i in range(3):
+            parts[f"conv{i}"] = how.conv(4, 4, 3)
+            if how.layer is not None:
+                parts[f"norm{i}"] = how.layer(4)
+            parts[f"act{i}"] = nn.ReLU(inplace=True)
+        return kind(parts).double()
+
+    x = torch.randn(2, 4, 9, 7, dtype=torch.float64)
+    found = []
+    for kind in (nn.Sequential, Lean):
+        model, kept = made(kind), {}
+
+        def pack(tensor, kept=kept):
+            kept[tensor.data_ptr()] = tensor
+            return tensor
+
+        for _ in range(2):  # the running statistics move once a step
+            model.zero_grad()
+            kept.clear()
+            with saved_tensors_hooks(pack, lambda tensor: tensor):
+                y = model(x)
+            maps = sum(tensor.shape == y.shape for tensor in kept.values())
+            y.square().sum().backward()
+        found.append((maps, y, *[p.grad for p in model.parameters()], *model.buffers()))
+    (most, *expected), (least, *lean) = found
+    assert least < most if how.layer is not None else least == most
+    for one, other in zip(expected, lean, strict=True):
+        assert torch.equal(one, other)
+    assert made(Lean).state_dict().keys() == made(nn.Sequential).state_dict().keys()

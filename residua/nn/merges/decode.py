@@ -2,9 +2,13 @@
 
     y = b_n(... b_1([crop(s), f]))
 
-Ronneberger, Fischer, Brox 2015, figure 1: "copy and crop", then the convolutions b_1, b_2, ... The
-concatenation itself is not kept for the backward pass, which needs it again: s and f are kept anyway, and
-it is joined from them anew. Gradients are the same bit for bit; a U-Net keeps 9 % less.
+Ronneberger, Fischer, Brox 2015, figure 1: "copy and crop", then the convolutions b_1, b_2, ... In training
+nothing is joined where b_1 is a plain convolution, which is linear:
+
+    W [s, f] + b = W_s s + W_f f + b
+
+the same but for rounding, without a copy of s. Before other blocks the concatenation is not kept for the
+backward pass, which needs it again: s and f are kept anyway, and it is joined from them anew.
 
 Shapes: s (N, C, *S), f (N, C', *S') with S' <= S -> y as b_n makes it of (N, C + C', *S'). Training and
 evaluation differ as the blocks.
@@ -13,12 +17,14 @@ evaluation differ as the blocks.
 from __future__ import annotations
 
 import weakref
+from typing import TypeGuard
 
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from residua.nn.merges.concatenate import Concatenate, crop
+from residua.nn.norms.norm import PLAIN
 from residua.nn.recompute import recompute, recomputing
 
 Kept = (
@@ -49,28 +55,40 @@ class Decode(Concatenate):
                 centre = centre.narrow(dimension, self.near, size)
         if self.again:
             return recompute(_Joined(centre, self), branch)
-        first, *rest = self.blocks
-        y = self._read(first, centre, branch)
-        for block in rest:
-            y = block(y)
+        return self.joined(centre, branch)
+
+    def joined(self, centre: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
+        """Decode what is cut to size."""
+        rest = self.blocks[1:]  # of the same kind: what a `Lean` one does not keep, this does not
+        rest.training = self.blocks.training
+        y: torch.Tensor = rest(self._read(self.blocks[0], centre, branch))
         return y
 
     def _read(self, first: nn.Module, s: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
         """Return first([s, f]), of which autograd keeps s and f."""
-        joined = torch.cat((s, f), 1)
-        y: torch.Tensor
         if torch.compiler.is_compiling() or not (self.training and recomputing()):
-            y = first(joined)
-            return y
-
+            whole: torch.Tensor = first(torch.cat((s, f), 1))
+            return whole
+        if _is_plain(first):
+            of_s, of_f = torch.split(first.weight, [s.shape[1], f.shape[1]], 1)
+            y: torch.Tensor = first._conv_forward(s, of_s, first.bias)
+            return y.add_(first._conv_forward(f, of_f, None))
+        joined = torch.cat((s, f), 1)
         seen = weakref.ref(joined)  # autograd keeps `pack`, which must not keep what it replaces
 
         def pack(saved: torch.Tensor) -> Kept:
             return (s, f) if saved is seen() else saved
 
         with saved_tensors_hooks(pack, _unpack):
-            y = first(joined)
-        return y
+            kept: torch.Tensor = first(joined)
+        return kept
+
+
+def _is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Return whether a module is a convolution of torch's own and nobody waits for it to be called."""
+    hooks = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    watched = any(getattr(module, name) for name in hooks)
+    return bool(type(module) in PLAIN.values() and module.groups == 1 and not watched)
 
 
 def _unpack(kept: Kept) -> torch.Tensor:
@@ -82,10 +100,9 @@ class _Joined(nn.Module):
 
     def __init__(self, centre: torch.Tensor, decode: Decode) -> None:
         super().__init__()
-        self.centre, self.blocks = centre, decode.blocks
+        self.centre, self.decode = centre, decode
         self.training = decode.training
 
     def forward(self, branch: torch.Tensor) -> torch.Tensor:
         """Join and decode."""
-        y: torch.Tensor = self.blocks(torch.cat((self.centre, branch), 1))
-        return y
+        return self.decode.joined(self.centre, branch)
