@@ -24,6 +24,9 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils.checkpoint import checkpoint
 
+# What a convolution reads is computed again from so many channels and bytes on: it costs little, and pays.
+LEAN_CHANNELS, LEAN_BYTES = 64, 2**23
+
 _off: list[bool] = []  # one entry for each `nothing_recomputed` that is open
 
 
@@ -99,7 +102,8 @@ class Lean(nn.Sequential):
     """A `Sequential` of convolutions with norms and activations between them, whose outputs are not kept.
 
     A norm keeps its input, and its output again as what the next convolution reads. The latter is computed
-    again in the backward pass: a norm and an activation for each convolution but the first, no convolution.
+    again in the backward pass where it is large and wide: a norm costs a fixed number of operations a value,
+    a convolution that reads LEAN_CHANNELS hundreds.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -111,9 +115,7 @@ class Lean(nn.Sequential):
         for segment in self._segments():
             run = nn.Sequential(*segment)
             run.training = self.training  # of the run alone: a frozen norm in it stays frozen
-            # An activation in place overwrites what it would be computed from again.
-            lean = isinstance(segment[-1], _ConvNd) and not getattr(segment[0], "inplace", False)
-            x = recompute(run, x) if lean and len(segment) > 1 else run(x)
+            x = recompute(run, x) if _pays(segment, x) else run(x)
         return x
 
     def _segments(self) -> list[list[nn.Module]]:
@@ -124,3 +126,11 @@ class Lean(nn.Sequential):
             if isinstance(module, _ConvNd):
                 found.append([])
         return [segment for segment in found if segment]
+
+
+def _pays(segment: list[nn.Module], x: torch.Tensor) -> bool:
+    first, last = segment[0], segment[-1]
+    # An activation in place overwrites what it would be computed from again.
+    if first is last or getattr(first, "inplace", False) or not isinstance(last, _ConvNd):
+        return False
+    return last.in_channels >= LEAN_CHANNELS and x.numel() * x.element_size() >= LEAN_BYTES
