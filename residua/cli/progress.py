@@ -20,6 +20,7 @@ from residua.training.plan import Plan
 from residua.training.state import State, Watcher
 
 LONG = 2.0  # seconds after which a preparation shows a bar
+WORTH_A_WORD = 0.05  # of a run's steps
 
 
 class TerminalWatcher(Watcher):
@@ -67,9 +68,13 @@ class TerminalWatcher(Watcher):
             self._advance(state.step)
 
     def repaced(self, plan: Plan) -> None:
-        """Give the bar another length."""
+        """Give the bar another length, and say so where it is quite another one."""
         if self.bar is not None and self.task is not None:
             self.bar.update(self.task, total=plan.steps)
+        if self.plan is not None and abs(plan.steps / self.plan.steps - 1) > WORTH_A_WORD:
+            self.plan = plan
+            if not self.quiet:
+                remarks().print(f"{plan.steps:,} steps fit into the budget now", soft_wrap=True)
 
     def step(self, state: State, loss: float, lr: float) -> None:
         """Move the bar."""
