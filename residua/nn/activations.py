@@ -6,6 +6,10 @@
 
 Any shape -> the same. Training and evaluation are the same. ReLU works in place where nobody else reads its
 input; the others need theirs again for the gradient.
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+activation=silu 52.9 %, 1.05; activation=gelu 52.4 %, 1.19 (accuracy, time of a step; one seed, seeds differ
+by 2).
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@ Liu, Brock, Simonyan, Le 2020, Evolving Normalization-Activation Layers, table 2
 the sigmoid looks at x itself. G = 32, or the largest number that divides it and the channels; eps = 1e-5, and
 v = 1 at the start, as in timm. No activation follows it; after an addition there is one, as everywhere.
 Training and evaluation are the same. Shapes: (N, C, *S) -> (N, C, *S).
+
+Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
+norm=evonorm 42.1 %, 1.89 (accuracy, time of a step).
 """
 
 from __future__ import annotations
