@@ -2,8 +2,8 @@
 
     y = x * sigmoid(W2 relu(W1 mean(x) + b1) + b2)      W1 (C / r, C), W2 (C, C / r), r = 16
 
-Hu, Shen, Sun 2018, equations 2 to 4. It stands at the end of a branch, before the merge, or inside, before its
-last convolution.
+Hu, Shen, Sun 2018, equations 2 to 4. It stands at the end of a branch, before the merge, or inside, before
+its last convolution.
 Shapes: (N, C, *S) -> (N, C, *S). Training and evaluation are the same.
 
 Measured (python benchmarks/parts.py, docs/parts.md): after 200 steps a ResNet-20 recognises 53.1 %; with
