@@ -5,16 +5,16 @@ Every step is a function of the recipe, the plan, the seed and the step's number
     torch.manual_seed(hash(seed, step));  batch = batches(seed, step);  lr = schedule(step)
     loss(model(batch)).backward();  update
 
-so that a run that was killed and resumed ends with the same weights, bit by bit, on a CPU.
+so that a run that was killed and resumed ends with the same weights, bit by bit, on a CPU. Of a run on a
+budget the plan's number of steps is the clock's, on the way too: see `residua.training.pace`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import signal
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,9 +26,10 @@ from residua.data.batches import Batch, Batches
 from residua.data.counter import bits
 from residua.errors import ResiduaError
 from residua.training.average import Average
+from residua.training.interruption import InterruptedRunError, interruptible
 from residua.training.objective import Objective, parts_of
 from residua.training.optimisers import lr_factor, restore_optimiser
-from residua.training.pace import is_due, repaced
+from residua.training.pace import is_due, steps_that_fit
 from residua.training.plan import Plan, lengthened
 from residua.training.recipe import Recipe
 from residua.training.recorder import FlightRecorder, warnings
@@ -37,12 +38,6 @@ from residua.training.state import State, Watcher
 TRACE_POINTS = 1000  # steps of a run whose loss is kept for the report, about
 MOST_SKIPPED = 20  # batches in a row
 CHECK_EVERY = 10  # steps between looks at the loss on a device that computes asynchronously
-
-
-class InterruptedRunError(ResiduaError):
-    """The run was asked to stop and has saved itself."""
-
-    exit_code = 130
 
 
 class NonFiniteLossError(ResiduaError):
@@ -119,7 +114,7 @@ class Loop:
         state, plan = self.state, self.plan
         self.watcher.start(plan, state)
         try:
-            with _interruptible() as interrupted:
+            with interruptible() as interrupted:
                 self._run(interrupted)
         finally:
             self.watcher.end()
@@ -170,7 +165,7 @@ class Loop:
     def _repace(self) -> bool:
         """Look at the plan again; return whether it has another number of steps now."""
         state = self.state
-        steps = int(self.fabric.broadcast(repaced(self.plan, self.recipe, state).steps))
+        steps = int(self.fabric.broadcast(steps_that_fit(self.plan, self.recipe, state)))
         state.looked = (state.step, state.seconds, state.evaluating)
         if steps == self.plan.steps:
             return False
@@ -381,25 +376,3 @@ class Loop:
         if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
             raise self._not_finite("the weights are not finite")  # and the last checkpoint's are
         self.save(self)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second SIGINT does interrupt."""
-    received: list[int] = []
-
-    def remember(number: int, _: Any) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    try:
-        before = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: signals are somebody else's
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -27,8 +27,8 @@ def is_due(plan: Plan, state: State) -> bool:
     return any(before < share * plan.train_seconds <= state.seconds for share in LOOKS)
 
 
-def repaced(plan: Plan, recipe: Recipe, state: State) -> Plan:
-    """Return the plan with as many steps as the time left allows, one more than are done at least."""
+def steps_that_fit(plan: Plan, recipe: Recipe, state: State) -> int:
+    """Return how many steps in all the time left allows: one more than are done at least."""
     assert plan.train_seconds is not None
     size = plan.phases[-1].size
     step, seconds, evaluating = state.looked
@@ -48,8 +48,8 @@ def repaced(plan: Plan, recipe: Recipe, state: State) -> Plan:
         middle = (least + most + 1) // 2
         least, most = (middle, most) if fits(middle) else (least, middle - 1)
     if abs(least - plan.steps) < LEAST_CHANGE * (plan.steps - state.step):
-        return plan
-    return lengthened(plan, recipe, size, least)
+        return plan.steps
+    return least
 
 
 def planned_seconds(phases: tuple[Phase, ...], start: int, stop: int) -> float:

@@ -25,8 +25,9 @@ from residua.training import checkpoint
 from residua.training.average import Average, freeze
 from residua.training.cards import Card, card_of
 from residua.training.devices import choose_device, first_does, is_main, make_fabric, world_size
-from residua.training.fit import InterruptedRunError, Loop
+from residua.training.fit import Loop
 from residua.training.folder import RunFolder, read_json, write_model
+from residua.training.interruption import InterruptedRunError
 from residua.training.logs import Logged, Logs
 from residua.training.lr_range import RangeTest, range_test
 from residua.training.memory import keep_freed_memory

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from residua.cli.progress import TerminalWatcher
 from residua.training import checkpoint
 from residua.training.api import resume
 from residua.training.folder import RunFolder, read_json
-from residua.training.pace import LEAST_CHANGE, LOOKS, is_due, planned_seconds, repaced
+from residua.training.pace import LEAST_CHANGE, LOOKS, is_due, planned_seconds, steps_that_fit
 from residua.training.plan import Phase, Plan, lengthened
 from residua.training.recipe import Recipe, with_overrides
 from residua.training.recipes import load_recipe
@@ -46,7 +47,7 @@ def lived(plan, recipe, slowdown, evaluation):
             state.evaluating += evaluation
             state.history.append({})
         if is_due(plan, state):
-            plan = repaced(plan, recipe, state)
+            plan = lengthened(plan, recipe, 32, steps_that_fit(plan, recipe, state))
             state.looked = (state.step, state.seconds, state.evaluating)
             lengths.append(plan.steps)
     return plan, state, lengths
@@ -98,7 +99,7 @@ def test_no_more_passes_than_the_recipe_allows_however_much_time_there_is():
 
 def test_out_of_time_one_step_more_is_the_last():
     state = State(step=100, seconds=2000.0)
-    assert repaced(PLAN, RECIPE, state).steps == 101
+    assert steps_that_fit(PLAN, RECIPE, state) == 101
 
 
 def test_without_a_budget_nobody_looks():
@@ -133,3 +134,16 @@ def test_a_run_that_was_cut_short_is_recorded_as_what_it_became(tmp_path):
     watcher.note = said.append
     resume(run.folder.path, watcher=watcher)  # nothing is left to do
     assert any(text.startswith(f"all {plan.steps:,} steps are done") for text in said)
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_another_number_of_steps_is_told_where_it_is_quite_another(quiet, capsys):
+    watcher = TerminalWatcher(quiet)
+    watcher.start(PLAN, State())
+    for steps in (980, 930, 925, 1200):
+        watcher.repaced(replace(PLAN, steps=steps))
+    watcher.end()
+    said = [
+        line.split(" steps")[0] for line in capsys.readouterr().err.splitlines() if "fit" in line
+    ]
+    assert said == ([] if quiet else ["930", "1,200"])

@@ -18,7 +18,7 @@ import residua
 from residua.errors import BadInput
 from residua.training import checkpoint
 from residua.training.api import resume
-from residua.training.fit import InterruptedRunError
+from residua.training.interruption import InterruptedRunError
 from residua.training.optimisers import lr_factor
 from residua.training.recipe import ScheduleSection
 from residua.training.state import State, Watcher

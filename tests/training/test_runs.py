@@ -23,8 +23,8 @@ from residua.errors import BadInput
 from residua.training import checkpoint
 from residua.training.api import find_lr, resume
 from residua.training.classification.run import ClassificationRun
-from residua.training.fit import InterruptedRunError
 from residua.training.folder import read_model
+from residua.training.interruption import InterruptedRunError
 from residua.training.state import State, Watcher
 
 WriteSet = Callable[..., Path]
