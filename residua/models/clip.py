@@ -9,7 +9,7 @@
     50x64     3, 15, 36, 10, 2 times              448   1024
 
 Radford et al. 2021, Learning Transferable Visual Models From Natural Language Supervision, section 2.4 and
-table 20; the "classes" are the dimensions of the space that pictures and texts share, and change as those of
+table 19; the "classes" are the dimensions of the space that pictures and texts share, and change as those of
 any network. _clip_gap is timm's: the mean of all positions and a linear layer instead, which is resnetaa50d
 where nothing is scaled; so is resnet50_mlp's body, with a hidden layer of 1024 before its scores. Where sides
 are no multiple of 32 pixels, a pooling here averages what there is of a window; timm's leaves it out.

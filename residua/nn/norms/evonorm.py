@@ -2,7 +2,7 @@
 
     y = gamma x sigmoid(v x) / sqrt(var + eps) + beta      var over (C / G, H, W); gamma, beta, v a channel
 
-Liu, Brock, Simonyan, Le 2020, Evolving Normalization-Activation Layers, table 2 (S0). Nothing is subtracted:
+Liu, Brock, Simonyan, Le 2020, Evolving Normalization-Activation Layers, EvoNorm-S0. Nothing is subtracted:
 the sigmoid looks at x itself. G = 32, or the largest number that divides it and the channels; eps = 1e-5, and
 v = 1 at the start, as in timm. No activation follows it; after an addition there is one, as everywhere.
 Training and evaluation are the same. Shapes: (N, C, *S) -> (N, C, *S).

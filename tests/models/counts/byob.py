@@ -1,6 +1,6 @@
 """CLIP's encoders and timm's ResNets with SiLU, counted layer by layer.
 
-Radford et al. 2021, table 20 and the authors' code: the stem's three 3x3 convolutions at half the side, then
+Radford et al. 2021, table 19 and the authors' code: the stem's three 3x3 convolutions at half the side, then
 a pooling; where a stage halves, the 3x3 does not stride, the mean after it does, and the projection follows
 a mean. timm's byobnet.py for the others: the 3x3 strides, and so does the projection.
 """
